@@ -1,0 +1,107 @@
+"""The three kinds of strategy. A strategy is the mathematics of one paper and nothing else.
+
+Letters: T tasks, m <= T tasks present in this step, P shared parameters.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Weights = np.ndarray | tuple[np.ndarray, np.ndarray]
+
+
+class Strategy(nn.Module, ABC):
+    """What every strategy shares. Subclass one of the three kinds below, not this.
+
+    State lives in buffers and parameters made in ``__init__``, of size O(T^2), so that
+    ``state_dict`` holds all of it. A strategy may change its own state freely in its method and
+    hooks: the Balancer keeps the change only if the optimizer step it belongs to was taken.
+
+    An ``nn.Parameter`` is a learned weight. The Balancer updates it with its own Adam
+    (``weight_lr``), then calls :meth:`project`; it never enters the user's optimizer. A
+    `LossStrategy` gets the gradient by differentiating ``combine``; a `GramStrategy` writes it to
+    ``.grad`` in ``weights``.
+    """
+
+    paper: ClassVar[str] = ""  #: reference and URL
+    family: ClassVar[str] = ""  #: "loss", "validation", "gradient norm", "gramian" ...
+    space: ClassVar[dict[str, Any]] = {}  #: search space, {"c": (0.0, 1.0)}, {"lr": (1e-3, 1.0, "log")}
+    heads: ClassVar[Literal["plain", "weighted"]] = "weighted"  #: what the paper gives the heads
+    measured_at: ClassVar[Literal["shared", "last_shared", "features"]] = "shared"
+    needs: ClassVar[tuple[str, ...]] = ()  #: Balancer methods it cannot work without
+    scale_degree: ClassVar[float | None] = 1  #: losses times c multiply the update by c ** degree
+    weights_depend_on_losses: ClassVar[bool] = False
+    signed_weights: ClassVar[bool] = False  #: a weight may be negative
+    validation_rows: ClassVar[bool] = False  #: wants the rows of ``Balancer.validate``
+
+    step: Tensor  #: number of committed steps
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__()
+        if not isinstance(n_tasks, int) or n_tasks < 1:
+            raise ValueError(f"n_tasks should be an integer of at least 1, found {n_tasks!r}.")
+        self.n_tasks = n_tasks
+        self.seed = 0
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def end_epoch(self, mean_losses: np.ndarray, scores: np.ndarray | None) -> None:
+        """Hook. ``mean_losses`` [T]: the epoch's mean training losses, NaN for a task not seen.
+
+        ``scores`` [T]: validation scores, 1 = target reached, 0 = untrained, NaN where not given.
+        """
+
+    def after_step(self, losses: Tensor, present: np.ndarray | None = None) -> None:
+        """Hook. ``losses`` [m]: the same batch's losses after the optimizer step."""
+
+    def project(self) -> None:
+        """Hook, called after the Balancer has updated this strategy's parameters."""
+
+
+class LossStrategy(Strategy):
+    """Losses in, one scalar out. The weights are the scalar's gradient in the losses."""
+
+    @abstractmethod
+    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+        """The training objective, [] from losses [m].
+
+        ``losses`` are detached values on the training device, float32 or wider, with
+        ``requires_grad``; no host read (``item``, ``if tensor``) may happen here. ``present`` holds
+        the indices of the m tasks at hand, None for all T; rows of state of other tasks must not
+        change.
+        """
+
+
+class GramStrategy(Strategy):
+    """The Gramian of the task gradients in, one weight per task out."""
+
+    heads: ClassVar[Literal["plain", "weighted"]] = "plain"
+
+    @abstractmethod
+    def weights(
+        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None
+    ) -> Weights:
+        """Weights [m] from ``gram`` [m, m] and ``losses`` [m], both float64 on the host and finite.
+
+        May return a pair (trunk [m], heads [m]). Its buffers and parameters are float64 and stay on
+        the CPU.
+        """
+
+
+class JacobianStrategy(Strategy):
+    """The task gradients themselves in, one direction out."""
+
+    heads: ClassVar[Literal["plain", "weighted"]] = "plain"
+
+    @abstractmethod
+    def direction(
+        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The update direction [P] from ``jacobian`` [m, P] and ``losses`` [m].
+
+        May return a pair (direction [P], weights [m]).
+        """
