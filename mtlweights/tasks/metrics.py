@@ -1,0 +1,57 @@
+"""Metrics, on label ids, numbers or label names of the labelled items alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Share of items [N] whose label id is right."""
+    return float(np.mean(predicted == expected))
+
+
+def macro_f1(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Mean over classes of F1, for label ids [N]; a class neither predicted nor expected is left out."""
+    scores = []
+    for label in np.union1d(predicted, expected):
+        hits = np.sum((predicted == label) & (expected == label))
+        scores.append(2 * hits / (np.sum(predicted == label) + np.sum(expected == label)))
+    return float(np.mean(scores))
+
+
+def rmse(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean squared error of numbers [N], in their unit."""
+    return float(np.sqrt(np.mean((predicted - expected) ** 2)))
+
+
+def pearson(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Pearson correlation of numbers [N]; 0.0 where one side is constant, so that a dead model scores 0."""
+    if np.ptp(predicted) == 0 or np.ptp(expected) == 0:
+        return 0.0
+    a, b = predicted - predicted.mean(), expected - expected.mean()
+    # Scaled first: the squares of very small deviations would underflow to 0 / 0.
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+
+
+def span_f1(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> float:
+    """Micro F1 over the entity spans of sentences of IOB2 labels.
+
+    A span counts if its type and both ends are right (seqeval's strict mode): an ``I-`` that continues no span of its type starts none. 0.0 where no span is
+    expected or predicted.
+
+    Raises:
+        ImportError: seqeval is not installed.
+    """
+    try:
+        from seqeval.metrics import f1_score
+        from seqeval.scheme import IOB2
+    except ImportError as error:
+        raise ImportError("span_f1 needs seqeval: pip install mtlweights[bench]") from error
+    if not any(label != "O" for sentence in (*predicted, *expected) for label in sentence):
+        return 0.0  # seqeval warns and fails on labels without a single span
+    return float(
+        f1_score([*map(list, expected)], [*map(list, predicted)], mode="strict", scheme=IOB2, zero_division=0)
+    )

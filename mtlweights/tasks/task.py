@@ -1,0 +1,164 @@
+"""Task: a name, a loss, metrics and their direction. It knows nothing of other tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import metrics
+
+MISSING = -100  #: target id of padding and of items without a label; NaN for regression
+
+#: the metrics each kind of task may be scored by
+METRICS: dict[str, tuple[str, ...]] = {
+    "tokens": ("accuracy", "span_f1", "macro_f1"),
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("rmse", "pearson"),
+}
+LOWER_IS_BETTER = frozenset({"rmse"})
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a model.
+
+    ====================  ====================  =====================  =======
+    kind                  output                target                 missing
+    ====================  ====================  =====================  =======
+    ``tokens``            logits [B, W, C]      ids [B, W], one a word -100
+    ``classification``    logits [B, C]         ids [B]                -100
+    ``regression``        values [B]            values [B], raw unit   NaN
+    ====================  ====================  =====================  =======
+
+    Attributes:
+        metrics: any of ``METRICS[kind]``; the first is the one a model is selected on.
+        labels: class names, in the order of the logits; empty for regression.
+        untrained: the first metric of a constant prediction (majority class, mean), from training data.
+        target: the value of the first metric that counts as 1 in :meth:`normalised`; 0.0 suits ``rmse``.
+        mean, std: of a regression's training targets. A head gives ``mean + std * z``, so that the loss
+            is in squared raw units.
+
+    Raises:
+        ValueError: unknown kind, metrics that do not suit it, missing labels, labels that are not IOB2 under
+            ``span_f1``, ``target`` equal to ``untrained``, ``std`` not above 0.
+    """
+
+    name: str
+    kind: Literal["tokens", "classification", "regression"]
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    untrained: float = 0.0
+    target: float = 1.0
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        where = f"task {self.name!r}:"
+        if self.kind not in METRICS:
+            raise ValueError(f"{where} kind should be one of {', '.join(METRICS)}, found {self.kind!r}.")
+        known = METRICS[self.kind]
+        if not self.metrics or not set(self.metrics) <= set(known):
+            raise ValueError(
+                f"{where} metrics of {self.kind} are {', '.join(known)}, found {self.metrics!r}."
+            )
+        if (self.kind == "regression") == bool(self.labels) or len(self.labels) == 1:
+            raise ValueError(
+                f"{where} {self.kind} takes {'no' if self.kind == 'regression' else 'two or more'} labels, "
+                f"found {len(self.labels)}."
+            )
+        if "span_f1" in self.metrics and not all(map(is_iob2, self.labels)):
+            raise ValueError(f"{where} span_f1 needs labels O, B-TYPE and I-TYPE, found {self.labels!r}.")
+        if self.target == self.untrained:
+            raise ValueError(f"{where} target and untrained are both {self.target}: nothing to normalise by.")
+        if not self.std > 0:
+            raise ValueError(f"{where} std should be above 0, found {self.std}.")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the first metric."""
+        return self.metrics[0] not in LOWER_IS_BETTER
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the head: the number of labels, 1 for regression."""
+        return len(self.labels) or 1
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss [] over the labelled items: cross-entropy, or squared error in squared raw units.
+
+        Without a labelled item it is 0 and still part of the graph, not NaN.
+        """
+        if self.kind == "regression":
+            labelled = ~target.isnan()
+            # where() before the square: NaN * 0 in the backward would still be NaN
+            error = torch.where(labelled, output - target.nan_to_num(), torch.zeros_like(output))
+            total = error.float().square().sum()
+        else:
+            labelled = target != MISSING
+            logits = output.reshape(-1, output.shape[-1]).float()
+            ids = target.reshape(-1)
+            total = functional.cross_entropy(logits, ids, ignore_index=MISSING, reduction="sum")
+        return total / labelled.sum().clamp(min=1)
+
+    def count(self, target: Tensor) -> int:
+        """Number of labelled items."""
+        labelled = ~target.isnan() if self.kind == "regression" else target != MISSING
+        return int(labelled.sum())
+
+    def score(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, float]:
+        """Every metric over the labelled items of all batches; NaN where there is none."""
+        if not any(self.count(target) for target in targets):
+            return dict.fromkeys(self.metrics, math.nan)
+        batches = [self._items(output, target) for output, target in zip(outputs, targets, strict=True)]
+        predicted, expected = (np.concatenate(side) for side in zip(*batches, strict=True))
+        scores = {
+            metric: getattr(metrics, metric)(predicted, expected)
+            for metric in self.metrics
+            if metric != "span_f1"
+        }
+        if "span_f1" in self.metrics:
+            scores["span_f1"] = metrics.span_f1(*self._sentences(outputs, targets))
+        return {metric: scores[metric] for metric in self.metrics}
+
+    def normalised(self, value: float) -> float:
+        """A value of the first metric as a score: 0 = untrained, 1 = target reached, higher is better."""
+        return (value - self.untrained) / (self.target - self.untrained)
+
+    def _items(self, output: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and targets of the labelled items, flat; numbers in float64."""
+        output, target = output.detach().cpu(), target.detach().cpu()
+        if self.kind == "regression":
+            labelled = ~target.isnan()
+            return output[labelled].double().numpy(), target[labelled].double().numpy()
+        labelled = target != MISSING
+        return output.argmax(-1)[labelled].numpy(), target[labelled].numpy()
+
+    def _sentences(
+        self, outputs: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> tuple[list[list[str]], list[list[str]]]:
+        """Label names, predicted and expected, of every sentence with a labelled word."""
+        predicted, expected = [], []
+        for output, target in zip(outputs, targets, strict=True):
+            for row, ids in zip(output, target, strict=True):
+                found, right = self._items(row, ids)
+                if len(right):
+                    predicted.append([self.labels[i] for i in found])
+                    expected.append([self.labels[i] for i in right])
+        return predicted, expected
+
+
+def is_iob2(label: str) -> bool:
+    """Whether a label is ``O``, ``B-TYPE`` or ``I-TYPE``."""
+    return label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2)
+
+
+def mean_normalised(tasks: Sequence[Task], scores: Mapping[str, Mapping[str, float]]) -> float:
+    """Mean over tasks of the first metric, normalised; ``scores`` is task -> metric -> value."""
+    return float(np.mean([task.normalised(scores[task.name][task.metrics[0]]) for task in tasks]))
