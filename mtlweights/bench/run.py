@@ -1,0 +1,108 @@
+"""One run: load, build, train, score the test split once. Whatever goes wrong ends up in the result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import __version__, data, train
+from ..balancer import Balancer
+from ..tasks import Task, parse_spec
+from ..tasks.task import LOWER_IS_BETTER
+from .runspec import RunSpec
+
+
+def run(spec: RunSpec) -> dict[str, Any]:
+    """Train and score one run; a run that raises gives a result of status ``"failed"`` with its error."""
+    start = time.perf_counter()
+    try:
+        fields = _train(spec)
+    except Exception as error:
+        fields = {"status": "failed", "error": describe(error)}
+    return spec.result(**fields, seconds=time.perf_counter() - start, environment=environment())
+
+
+def _train(spec: RunSpec) -> dict[str, Any]:
+    seed_everything(spec.seed)
+    problem = data.load(spec.problem)
+    if spec.only is not None:
+        problem = problem.only(spec.only)
+    model = problem.build()
+    balancer = make_balancer(spec.strategy, problem.tasks, model, spec.seed)
+    history = train.fit(model, balancer, problem, spec.settings, progress=False)
+    # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
+    test = train.evaluate(
+        model, problem, "test", batch_size=spec.settings.batch_size, device=spec.settings.device
+    )
+    return {
+        "status": "ok",
+        "tasks": {task.name: describe_task(task) for task in problem.tasks},
+        "test": test,
+        "dev": next(row["dev"] for row in history.rows if row["epoch"] == history.best_epoch),
+        "history": history.rows,
+        "best_epoch": history.best_epoch,
+        "steps": history.steps,
+    }
+
+
+def make_balancer(strategy: str, tasks: tuple[Task, ...], model: Any, seed: int) -> Balancer:
+    """The Balancer of a strategy spec; its options are the strategy's and the Balancer's own.
+
+    Raises:
+        ValueError: unknown strategy, unknown option, or a value the strategy refuses.
+    """
+    name, options = parse_spec(strategy)
+    try:
+        return Balancer(name, [task.name for task in tasks], model, **{"seed": seed, **options})
+    except TypeError as error:
+        raise ValueError(f"strategy {strategy!r}: {error}") from error
+
+
+def describe_task(task: Task) -> dict[str, Any]:
+    """What a report must know of a task: its metrics, the first one first, and their direction."""
+    directions = {metric: metric not in LOWER_IS_BETTER for metric in task.metrics}
+    return {"kind": task.kind, "metrics": list(task.metrics), "higher_is_better": directions}
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """An exception as JSON."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return {"type": type(error).__name__, "message": str(error), "traceback": text}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, NumPy and random: the same seed gives every arm the same initial model and data order."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the report."""
+    return {
+        "mtlweights": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

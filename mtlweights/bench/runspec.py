@@ -1,0 +1,56 @@
+"""RunSpec: everything that decides the outcome of one run, and the name that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..tasks import parse_spec
+from ..train import Settings
+
+SINGLE = "single"  #: the arm whose runs train one task each, alone, with plain losses
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: a problem, a strategy, the one task trained alone (or None), and the full settings with the seed."""
+
+    problem: str
+    strategy: str
+    only: str | None
+    settings: Settings
+
+    @property
+    def arm(self) -> str:
+        """The row of the table this run belongs to."""
+        return self.strategy if self.only is None else SINGLE
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run, part of its settings."""
+        return self.settings.seed
+
+    @property
+    def id(self) -> str:
+        """A readable name and a hash of everything above: other settings, another id, so never mixed up.
+
+        A spec's spelling does not matter: ``fixed:alpha=0.3`` and ``fixed:alpha=0.30`` are one run.
+        """
+        what: list[Any] = [*parse_spec(self.problem), *parse_spec(self.strategy), self.only]
+        text = json.dumps([*what, asdict(self.settings)], sort_keys=True, default=str)
+        words = [self.problem, self.arm, self.only or "", f"s{self.seed}"]
+        slug = re.sub(r"[^a-z0-9.]+", "-", "-".join(filter(None, words)).lower()).strip("-.")
+        return f"{slug[-80:].strip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def result(self, **fields: Any) -> dict[str, Any]:
+        """The result of this run: what it was, and ``fields`` over the values of a run that gave nothing."""
+        from .results import SCHEMA
+
+        blank = {"status": "failed", "error": None, "tasks": {}, "test": {}, "dev": {}, "history": []}
+        numbers = {"best_epoch": None, "steps": 0, "seconds": 0.0, "environment": {}}
+        what = {"problem": self.problem, "strategy": self.strategy, "only": self.only, "seed": self.seed}
+        settings = asdict(self.settings)
+        return {"schema": SCHEMA, "id": self.id, **what, "settings": settings, **blank, **numbers, **fields}
