@@ -1,0 +1,67 @@
+"""What a run did: its rows, and the means they are made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class History:
+    """What a run did.
+
+    Attributes:
+        rows: per epoch {"epoch": from 1, "train": {task: mean loss over its items}, "weight": {task: mean
+            weight}, "dev": {task: {metric: value}}, "score": mean normalised dev score, "lr": of the last
+            step, "seconds": of training and scoring}. A task no batch had gets NaN; "weight" is empty for a
+            method without weights.
+        best_epoch: the epoch whose weights the model ends with.
+        best_score: its score.
+        steps: optimizer steps, those a scaler skipped included.
+        seconds: of all epochs, those before an interruption included.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_score: float = math.nan
+    steps: int = 0
+    seconds: float = 0.0
+
+    def add(self, row: dict[str, Any]) -> bool:
+        """Append an epoch's row; whether it is the best so far (a NaN score never beats another)."""
+        self.rows.append(row)
+        self.seconds += row["seconds"]
+        score = row["score"]
+        none = self.best_epoch == 0 or (math.isnan(self.best_score) and not math.isnan(score))
+        if none or score > self.best_score:
+            self.best_epoch, self.best_score = len(self.rows), score
+        return self.best_epoch == len(self.rows)
+
+
+class Mean:
+    """Weighted mean of scalars that stay on the device until read; those not finite are left out.
+
+    Attributes:
+        first: step of the first one that was not finite; infinite if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.weight: Tensor | int = 0
+        self.first: Tensor | float = math.inf
+
+    def add(self, value: Tensor, weight: int, step: int) -> None:
+        """Take in a scalar without waiting for the device."""
+        value = value.detach()
+        finite = value.isfinite()
+        self.total = self.total + torch.where(finite, value, 0.0) * weight
+        self.weight = self.weight + finite * weight
+        self.first = torch.where(finite, math.inf, float(step)).clamp(max=self.first)
+
+    def __float__(self) -> float:
+        weight = int(self.weight)
+        return float(self.total) / weight if weight else math.nan

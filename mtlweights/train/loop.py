@@ -1,0 +1,222 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..tasks import mean_normalised
+from . import checkpoint
+from .history import History, Mean
+from .scoring import evaluate, is_labelled
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..balancer import Balancer
+    from ..data import Problem
+
+LOG_EVERY = 50  # steps between two reads of the device: trackers' values, and the check for bad losses
+
+
+class Loop:
+    """One run of `fit`: its moving parts, an epoch, and its state for a checkpoint."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        balancer: Balancer,
+        problem: Problem,
+        settings: Settings,
+        device: torch.device,
+        path: Path | None,
+        trackers: Sequence[str],
+    ) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import GradientAccumulationPlugin
+
+        self.balancer, self.problem, self.settings, self.path = balancer, problem, settings, path
+        self.history, self.best, self.lr = History(), dict[str, Any](), 0.0
+        random.seed(settings.seed)
+        np.random.seed(settings.seed)
+        torch.manual_seed(settings.seed)
+        self.shuffle = torch.Generator()
+        loader = self._loader()
+        self.updates = math.ceil(len(loader) / settings.accumulate)  # optimizer steps per epoch
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        adamw = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
+        # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision=settings.precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(settings.accumulate),
+            log_with=list(trackers),
+            project_dir=None if path is None else path.parent,
+        )
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, adamw, loader)
+        balancer.attach(adamw)
+        self.identity = checkpoint.identity(balancer, problem, settings)
+        config = {name: str(value) for name, value in self.identity.items()}
+        place = {} if path is None else {"dir": str(path.parent)}
+        self.accelerator.init_trackers("mtlweights", config, {"wandb": place})
+
+    def run(self, progress: bool) -> History:
+        """Resume if there is a checkpoint, train what is left, and give the model its best weights."""
+        from tqdm import tqdm
+
+        if self.path is not None and self.path.exists():
+            self._resume(self.path)
+        total = self.settings.epochs * self.updates
+        with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
+            while not self._finished():
+                self._epoch(bar)
+        self.model.load_state_dict(self.best)
+        return self.history
+
+    def _finished(self) -> bool:
+        done, patience = len(self.history.rows), self.settings.patience
+        tired = patience is not None and done - self.history.best_epoch >= patience
+        return tired or done == self.settings.epochs
+
+    def _loader(self) -> torch.utils.data.DataLoader[Any]:
+        tasks, settings = self.problem.tasks, self.settings
+        examples = [e for e in self.problem.splits["train"] if any(is_labelled(task, e) for task in tasks)]
+        return torch.utils.data.DataLoader(
+            examples,  # type: ignore[arg-type]
+            settings.batch_size,
+            shuffle=True,
+            generator=self.shuffle,
+            collate_fn=self.problem.collate,
+        )
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of optimizer step `step` (from 0), as a share of the peak."""
+        total = self.settings.epochs * self.updates
+        warmup = round(self.settings.warmup * total)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        left = (total - step) / max(total - warmup, 1)
+        cosine = 0.5 - 0.5 * math.cos(math.pi * left)
+        return {"constant": 1.0, "linear": left, "cosine": cosine}[self.settings.schedule]
+
+    def _epoch(self, bar: Any) -> None:
+        start, epoch, tasks = time.perf_counter(), len(self.history.rows) + 1, self.problem.tasks
+        bar.set_description(f"epoch {epoch}/{self.settings.epochs}")
+        losses, weights = self._train(epoch, bar)
+        dev = evaluate(self.model, self.problem, "dev", batch_size=self.settings.batch_size)
+        score = mean_normalised(tasks, dev)
+        self.balancer.end_epoch(
+            {task.name: task.normalised(dev[task.name][task.metrics[0]]) for task in tasks}
+        )
+        train, weight = ({name: float(mean) for name, mean in means.items()} for means in (losses, weights))
+        self._log(
+            {f"loss/{name}": value for name, value in train.items()}
+            | {f"weight/{name}": value for name, value in weight.items()}
+            | {f"dev/{name}/{metric}": v for name, scores in dev.items() for metric, v in scores.items()}
+            | {"score": score, "lr": self.lr}
+        )
+        bar.set_postfix(loss=f"{sum(train.values()):.4g}", score=f"{score:.4f}")
+        row = {"epoch": epoch, "train": train, "weight": weight, "dev": dev, "score": score, "lr": self.lr}
+        if self.history.add({**row, "seconds": time.perf_counter() - start}):
+            self.best = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+        if self.path is not None:
+            checkpoint.save(self.path, self._state())
+
+    def _train(self, epoch: int, bar: Any) -> tuple[dict[str, Mean], dict[str, Mean]]:
+        """One pass over the training split; mean loss and mean weight per task."""
+        losses = {task.name: Mean() for task in self.problem.tasks}
+        weights: dict[str, Mean] = {}
+        self.model.train()
+        self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
+        for index, batch in enumerate(self.loader):
+            with self.accelerator.accumulate(self.model):
+                found = self.model(batch["inputs"], batch["targets"]).losses
+                loss = self.balancer(found, batch["counts"])
+                self.accelerator.backward(loss * self._window_factor(index))
+                step = self.history.steps + 1
+                for name, value in found.items():
+                    losses[name].add(value, batch["counts"][name], step)
+                for name, value in self.balancer.weights.items():
+                    weights.setdefault(name, Mean()).add(value, 1, step)
+                if self.accelerator.sync_gradients:
+                    self._step()
+                    bar.update()
+                    if step % LOG_EVERY == 0:
+                        self._check_finite(losses, epoch)
+                        self._log({f"batch/{name}": float(v) for name, v in self.balancer.metrics().items()})
+        self._check_finite(losses, epoch)
+        return losses, weights
+
+    def _window_factor(self, index: int) -> float:
+        """Accelerate divides every batch's loss by `accumulate`; the last window may hold fewer batches."""
+        window = self.settings.accumulate
+        left = len(self.loader) % window
+        return window / left if left and index >= len(self.loader) - left else 1.0
+
+    def _step(self) -> None:
+        if self.settings.clip is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.history.steps += 1
+        self.lr = float(self.schedule.get_last_lr()[0])
+        if not self.accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
+
+    def _check_finite(self, losses: dict[str, Mean], epoch: int) -> None:
+        # a scaler skips the step of a loss that is not finite: the run is lost only if there is no other
+        skips = self.accelerator.scaler is not None
+        bad = {name: float(mean.first) for name, mean in losses.items() if not (skips and int(mean.weight))}
+        first = min(bad.values(), default=math.inf)
+        if first < math.inf:
+            names = " and ".join(repr(name) for name in bad if bad[name] == first)
+            clip = "set clip" if self.settings.clip is None else f"a clip below {self.settings.clip}"
+            start = (epoch - 1) * self.updates
+            raise FloatingPointError(
+                f"the loss of task {names} is NaN or infinite from step {first:.0f} on (epoch {epoch}: steps "
+                f"{start + 1} to {start + self.updates}): try an lr below {self.settings.lr}, {clip}, "
+                "or look for NaN or huge values in the inputs and labels"
+            )
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.accelerator.trackers:
+            self.accelerator.log(values, step=self.history.steps)
+
+    def _state(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {
+            "run": self.identity,
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "balancer": self.balancer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "rng": checkpoint.rng_state(),
+            "history": asdict(self.history),
+        }
+
+    def _resume(self, path: Path) -> None:
+        state = checkpoint.load(path)
+        checkpoint.check_same(path, state["run"], self.identity)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.balancer.load_state_dict(state["balancer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{path} is of another model ({reason}): use another folder") from None
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.best, self.history = state["best"], History(**state["history"])
+        checkpoint.set_rng_state(state["rng"])

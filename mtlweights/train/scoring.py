@@ -1,0 +1,83 @@
+"""Score a model on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..tasks import Task
+from .settings import one_of, resolve_device
+
+if TYPE_CHECKING:
+    from ..data import Problem
+
+
+def evaluate(
+    model: nn.Module, problem: Problem, split: str = "dev", *, batch_size: int = 64, device: str | None = None
+) -> dict[str, dict[str, float]]:
+    """Every metric of every task on a split: {task: {metric: value}}.
+
+    Batches come in the split's order, without gradient, with the model in evaluation mode for the while.
+    With `device` ("auto", "cpu", "cuda", "mps") the model is moved there, else it is used where it is.
+    In float32; the dev scores `fit` reports are in the precision of the run.
+
+    Raises:
+        ValueError: no such split or device, or a task without a label in the split.
+    """
+    check_split(problem, split)
+    if device is not None:
+        model.to(resolve_device(device))
+    place = next(model.parameters()).device
+    examples = problem.splits[split]
+    outputs: dict[str, list[Tensor]] = {task.name: [] for task in problem.tasks}
+    targets: dict[str, list[Tensor]] = {task.name: [] for task in problem.tasks}
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        for start in range(0, len(examples), batch_size):
+            batch = problem.collate(examples[start : start + batch_size])
+            found = model(_to(batch["inputs"], place)).outputs
+            for name, target in batch["targets"].items():
+                outputs[name].append(found[name].float().cpu())
+                targets[name].append(target)
+    return {task.name: task.score(outputs[task.name], targets[task.name]) for task in problem.tasks}
+
+
+def is_labelled(task: Task, example: dict[str, Any]) -> bool:
+    """Whether the example has a label, or a word with one, for the task."""
+    target = example["targets"].get(task.name)
+    return target is not None and task.count(torch.as_tensor(target)) > 0
+
+
+def check_split(problem: Problem, split: str) -> None:
+    """Raise ValueError unless the problem has the split, and a label for every task in it."""
+    one_of("split", split, tuple(problem.splits))
+    examples = problem.splits[split]
+    if not examples:
+        raise ValueError(f"the {split} split of problem {problem.name!r} is empty: nothing to learn or score")
+    bare = [task.name for task in problem.tasks if not any(is_labelled(task, e) for e in examples)]
+    if bare:
+        raise ValueError(
+            f"the {split} split of problem {problem.name!r} has no label for {', '.join(bare)}: "
+            "leave the task out (problem.only) or add labels"
+        )
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put each module back, at the end, into the mode (training or evaluation) it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _to(inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, dict):
+        return {name: _to(value, device) for name, value in inputs.items()}
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs

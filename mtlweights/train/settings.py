@@ -1,0 +1,92 @@
+"""How to train: the settings of a run, checked, and the device they stand for."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+CHOICES = {
+    "schedule": ("constant", "linear", "cosine"),
+    "precision": ("no", "bf16", "fp16"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Checked on construction: a wrong value raises ValueError.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: examples per forward pass.
+        lr: peak learning rate of AdamW.
+        weight_decay: of AdamW, on every parameter.
+        schedule: after the warm-up: "constant", or "linear" or "cosine" down to zero at the end.
+        warmup: share of the steps, in [0, 1), over which the learning rate climbs to `lr`.
+        clip: largest norm of the whole gradient; None leaves it.
+        accumulate: batches per optimizer step.
+        precision: "no" (float32), "bf16" or "fp16" (GPU only) autocast.
+        patience: stop after this many epochs without a better score; None never stops.
+        device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
+        seed: of shuffling and dropout. The model's initial weights are the caller's to seed.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: str = "linear"
+    warmup: float = 0.1
+    clip: float | None = 1.0
+    accumulate: int = 1
+    precision: str = "no"
+    patience: int | None = None
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            one_of(name, getattr(self, name), choices)
+        for name, low in {"epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1, "seed": 0}.items():
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**32
+            if not whole and not (value is None and name == "patience"):
+                raise ValueError(f"{name} must be a whole number from {low} on, got {value!r}")
+        for name in ("lr", "weight_decay", "warmup", "clip"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+            zero = name in ("weight_decay", "warmup")
+            if not (number and (zero or value > 0)) and not (value is None and name == "clip"):
+                raise ValueError(f"{name} must be a number {'from' if zero else 'above'} 0, got {value!r}")
+        if self.warmup >= 1:
+            raise ValueError(f"warmup is a share of the steps, below 1, got {self.warmup!r}")
+
+
+def one_of(what: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise ValueError, with a "did you mean", unless `value` is one of `choices`."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{what} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+
+
+def resolve_device(name: str = "auto", precision: str = "no") -> torch.device:
+    """The device that `name` stands for on this machine.
+
+    Raises:
+        ValueError: there is no such device, or it cannot do `precision`.
+    """
+    one_of("device", name, CHOICES["device"])
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind in here if here[kind])
+    if not here[name]:
+        raise ValueError(f"device={name!r}: torch sees no such device here; use device='cpu' or 'auto'")
+    if precision == "fp16" and name == "cpu":
+        raise ValueError("precision='fp16' needs a GPU, and this run is on the CPU; use 'bf16' or 'no'")
+    return torch.device(name)
