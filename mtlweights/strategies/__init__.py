@@ -1,6 +1,6 @@
 """Every strategy by name."""
 
 from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
-from .registry import get, names, parse
+from .registry import get, names
 
-__all__ = ["GramStrategy", "JacobianStrategy", "LossStrategy", "Strategy", "get", "names", "parse"]
+__all__ = ["GramStrategy", "JacobianStrategy", "LossStrategy", "Strategy", "get", "names"]

@@ -2,26 +2,90 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
+import inspect
 import pkgutil
-import re
-from importlib import metadata
-from typing import Any
+from importlib import import_module, metadata
 
 from .base import Strategy
+from .dwa import DynamicWeightAverage
+from .equal import EqualWeighting
+from .fixed import FixedWeighting
+from .gradnorm import GradNorm
+from .mgda import MGDA
+from .pcgrad import PCGrad
+from .random import RandomLossWeighting
+from .uw import UncertaintyWeighting
+from .validation import ValidationShortfall
 
 ENTRY_POINTS = "mtlweights.strategies"
 
-#: name -> "module:Class", imported when asked for
-STRATEGIES: dict[str, str] = {
-    "equal": "equal:Equal",
-    "fixed": "fixed:Fixed",
-    "random": "random:RandomLossWeighting",
-    "uw": "uw:UncertaintyWeighting",
-    "dwa": "dwa:DynamicWeightAverage",
-    "gradnorm": "gradnorm:GradNorm",
-    "pcgrad": "pcgrad:PCGrad",
-    "mgda": "mgda:MGDA",
-    "validation": "validation:ValidationShortfall",
+STRATEGIES: dict[str, type[Strategy]] = {
+    "equal": EqualWeighting,
+    "fixed": FixedWeighting,
+    "random": RandomLossWeighting,
+    "uw": UncertaintyWeighting,
+    "dwa": DynamicWeightAverage,
+    "gradnorm": GradNorm,
+    "pcgrad": PCGrad,
+    "mgda": MGDA,
+    "validation": ValidationShortfall,
 }
+
+
+def names() -> list[str]:
+    """All known names: the built-in strategies, then those other packages register, sorted."""
+    return [*STRATEGIES, *sorted(_entry_points().keys() - STRATEGIES.keys())]
+
+
+def get(name: str) -> type[Strategy]:
+    """The strategy class of a registry name, a ``package.module:Class`` or an entry point.
+
+    Raises ValueError if there is no such name or class, or it is no usable strategy, and
+    ImportError if its module cannot be imported.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    if ":" in name:
+        return _load(name, name)
+    entry_points = _entry_points()
+    if name in entry_points:
+        return _load(entry_points[name], name)
+    raise ValueError(
+        f"No strategy named {name!r}{_did_you_mean(name, names())}. Available: {', '.join(names())}."
+    )
+
+
+def _entry_points() -> dict[str, str]:
+    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _load(path: str, name: str) -> type[Strategy]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = import_module(module_name)
+    except (ImportError, TypeError, ValueError) as error:
+        raise ImportError(
+            f"Could not import module {module_name!r} of strategy {name!r}: {error}."
+        ) from error
+    try:
+        found = pkgutil.resolve_name(path)
+    except (AttributeError, ValueError) as error:
+        classes = [key for key, value in vars(module).items() if _is_strategy(value)]
+        hint = _did_you_mean(class_name, classes)
+        raise ValueError(f"No class {class_name!r} in module {module_name!r}{hint}.") from error
+    if not _is_strategy(found):
+        raise ValueError(
+            f"{path!r} should be a class with all methods of LossStrategy, GramStrategy or "
+            f"JacobianStrategy, found {found!r}."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _is_strategy(value: object) -> bool:
+    return inspect.isclass(value) and issubclass(value, Strategy) and not inspect.isabstract(value)
+
+
+def _did_you_mean(name: str, candidates: list[str]) -> str:
+    close = difflib.get_close_matches(name, candidates, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
