@@ -58,8 +58,11 @@ class Strategy(nn.Module, ABC):
     def after_step(self, losses: Tensor, present: np.ndarray | None = None) -> None:
         """Hook. ``losses`` [m]: the same batch's losses after the optimizer step."""
 
-    def project(self) -> None:
-        """Hook, called after the Balancer has updated this strategy's parameters."""
+    def project(self, moved: Tensor) -> None:
+        """Hook, called after the Balancer has updated this strategy's parameters.
+
+        ``moved`` [T], bool, on their device: the tasks whose rows were updated; others must not change.
+        """
 
 
 class LossStrategy(Strategy):

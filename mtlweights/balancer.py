@@ -1,0 +1,315 @@
+"""The Balancer: a strategy bound to the names of the tasks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import gradients
+from .arguments import (
+    check_heads,
+    check_model,
+    check_numbers,
+    make_strategy,
+    read_losses,
+    read_scores,
+    task_names,
+)
+from .engine import Engine
+from .explain import explain
+from .sharing import Shared, Sharing
+from .state import State
+from .step import Step
+from .stepping import StepWatch
+from .strategies import GramStrategy, LossStrategy, Strategy
+
+Closure = Callable[[], Mapping[str, Tensor]]
+
+PATIENCE = 1000  # training calls after which a strategy that still waits for another method says so
+
+
+class Balancer:
+    """Weights the losses of a multi-task model: ``loss = balancer({"ner": ner_loss, "pos": pos_loss})``.
+
+    The scalar behaves as any loss: ``backward()``, a GradScaler, gradient accumulation, a Trainer. Its
+    value is the strategy's objective for a loss-based strategy and the plain sum for the others. With the
+    model in evaluation mode, or without grad mode, it is the plain sum and no state is touched.
+
+    A backward only proposes new balancer state; the optimizer step commits it, and a skipped step drops
+    it. On a loss or gradient that is not finite the balancer neither raises nor moves: ``.grad`` comes out
+    non-finite, so that a GradScaler skips the step; without a scaler, check the loss yourself.
+
+    Args:
+        strategy: A registry name, a `package.module:Class`, a Strategy class or an instance.
+        tasks: The T task names; their order is the order of per-task hyperparameters.
+        model: The model. Not needed, but with it the record of what is shared is saved by name, and the
+            balancer knows when the model is being evaluated.
+        shared: Where the task gradients are measured: ``"auto"`` is every parameter that at least two
+            tasks reach; else parameters, modules, or a predicate on a parameter's name. A task's weight
+            applies to all shared parameters that the task reaches.
+        heads: What the parameters of a single task get: ``"paper"`` (what the strategy's paper says),
+            ``"plain"`` (the unweighted gradient) or ``"weighted"``.
+        every: Recompute the weights of a Gramian strategy every this many optimizer steps; in between a
+            step costs one backward pass.
+        smoothing: Share of the previous weights kept in new ones, in [0, 1); Gramian strategies only.
+        accumulation: ``"microbatch"``: every backward is weighted on its own, the state moves once per
+            optimizer step.
+        weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer).
+        seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
+        **hyperparameters: The strategy's own.
+
+    Raises:
+        ValueError: an argument is not one of those listed, with what was expected.
+    """
+
+    def __init__(
+        self,
+        strategy: str | type[Strategy] | Strategy,
+        tasks: Sequence[str],
+        model: nn.Module | None = None,
+        *,
+        shared: Shared = "auto",
+        heads: str = "paper",
+        every: int = 1,
+        smoothing: float = 0.0,
+        accumulation: str = "microbatch",
+        weight_lr: float = 0.025,
+        seed: int = 0,
+        **hyperparameters: Any,
+    ) -> None:
+        self.tasks = task_names(tasks)
+        self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
+        self.strategy.seed = seed
+        check_heads(heads, self.strategy)
+        check_numbers(self.strategy, every, smoothing, accumulation, weight_lr)
+        self.model = check_model(model)
+        self._state = State(self.strategy, weight_lr)
+        self._sharing = Sharing(self.tasks, self.model, shared)
+        self._engine = Engine(self.strategy, self._state, self._sharing, heads, every, smoothing)
+        self._watch = StepWatch(self._commit)
+        self._last: Step | None = None
+        self._owed, self._calls = set(self.strategy.needs), 0
+
+    def __call__(self, losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None = None) -> Tensor:
+        """One scalar [] from the mean losses of the tasks at hand; backward it as any loss.
+
+        Args:
+            losses: Task -> its mean loss []. A task may be missing.
+            counts: Task -> how many items that mean is over (an int or a tensor []); 1 where not given.
+                Ranks are averaged by count. A task whose count is the number 0 is missing.
+
+        Raises:
+            ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient.
+        """
+        present, values, numbers = read_losses(self.tasks, losses, counts)
+        if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
+            return torch.stack([value.to(values[0].device) for value in values]).sum()
+        if not any(value.requires_grad for value in values):
+            raise ValueError("No loss requires a gradient: the model is frozen, or the losses were detached.")
+        self._remind()
+        if isinstance(self.strategy, LossStrategy) and not self._engine.plain_heads:
+            self._begin(values)
+            return self._engine.scalar(present, values, numbers, self._backward_starts)
+        total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
+        anchor = torch.zeros((), device=total.device, requires_grad=True)
+        run = partial(self._run, present, values, numbers)
+        scalar: Tensor = gradients.Deferred.apply(anchor, total, run)  # type: ignore[no-untyped-call]
+        return scalar
+
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        counts: Mapping[str, Any] | None = None,
+        *,
+        gradient: Tensor | None = None,
+    ) -> None:
+        """The same as ``balancer(losses, counts).backward(gradient)``.
+
+        ``gradient`` [] is the incoming factor, as in ``Tensor.backward``: ``scaler.scale(torch.ones(()))``
+        under a GradScaler. It stays in ``.grad`` and does not change the weights.
+        """
+        self(losses, counts).backward(gradient)
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> Balancer:
+        """Tie the balancer to this optimizer's steps and let its state ride in the optimizer's state_dict.
+
+        Optional: without it the balancer listens to whichever optimizer steps its parameters. Returns the
+        balancer.
+        """
+        optimizer = getattr(optimizer, "optimizer", optimizer)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ValueError(f"attach() takes a torch optimizer, found {type(optimizer).__name__}.")
+        self._watch.attach(optimizer)
+        optimizer.register_state_dict_post_hook(self._ride_out)
+        optimizer.register_load_state_dict_pre_hook(self._ride_in)
+        return self
+
+    def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
+        """Tell the strategy that an epoch ended.
+
+        ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing.
+        """
+        self._settle()
+        self._owed.discard("end_epoch")
+        scores = None if validation is None else read_scores(self.tasks, validation)
+        self.strategy.end_epoch(self._state.mean_losses(), scores)
+
+    def after_step(self, closure: Closure) -> None:
+        """Give the strategy the same batch's losses after the optimizer step, if it wants them.
+
+        ``closure`` returns task -> loss; it is called without grad mode, and only by strategies that need it.
+        """
+        self._owed.discard("after_step")
+        if type(self.strategy).after_step is Strategy.after_step:
+            return
+        self._settle()
+        with torch.no_grad():
+            present, values, _ = read_losses(self.tasks, closure(), None)
+        index = None if len(present) == len(self.tasks) else np.array(present)
+        self.strategy.after_step(torch.stack([v.detach() for v in values]), index)
+
+    def validate(self, closure: Closure) -> None:
+        """Give the strategy gradients of validation losses, if it wants them.
+
+        ``closure`` returns task -> validation loss with its graph; their rows join the next Gramian.
+        """
+        self._owed.discard("validate")
+        if not self.strategy.validation_rows:
+            return
+        with torch.enable_grad():
+            present, values, _ = read_losses(self.tasks, closure(), None)
+        self._sharing.meet(present, values)
+        params = [self._sharing.params[c] for c in self._sharing.trainable()]
+        rows = gradients.rows(values, params, torch.ones((), device=values[0].device))
+        self._engine.validation = (rows, torch.stack([v.detach() for v in values]))
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Task -> weight [] in the last step, on its device; empty where the method has no weights."""
+        if self._last is None or self._last.trunk is None:
+            return {}
+        weights = torch.as_tensor(
+            self._last.trunk, device=self._last.losses.device, dtype=self._last.losses.dtype
+        )
+        return {self.tasks[i]: w for i, w in zip(self._last.present, weights.detach().unbind(), strict=True)}
+
+    def metrics(self) -> dict[str, Tensor]:
+        """The last step as a flat dict of tensors []: ``loss/a``, ``weight/a``, ``norm/a``, ``cos/a_b``."""
+        if self._last is None:
+            return {}
+        names = [self.tasks[i] for i in self._last.present]
+        out = {f"loss/{n}": x for n, x in zip(names, self._last.losses.unbind(), strict=True)}
+        out |= {f"weight/{n}": x for n, x in self.weights.items()}
+        if self._last.gram is not None:
+            gram = torch.from_numpy(self._last.gram)
+            norms = gram.diagonal().sqrt()
+            out |= {f"norm/{n}": x for n, x in zip(names, norms.unbind(), strict=True)}
+            cos = gram / (norms[:, None] * norms).clamp(min=torch.finfo(gram.dtype).tiny)
+            out |= {f"cos/{names[i]}_{names[j]}": cos[i, j] for i in range(len(names)) for j in range(i)}
+        return out
+
+    def explain(self) -> str:
+        """What is shared, what belongs to which task, how many passes a step takes and what memory it needs."""
+        return explain(self.tasks, self._engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
+        self._settle()
+        state = self._state.state_dict()
+        return {"tasks": list(self.tasks), "reach": self._sharing.state_dict(), **state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: the state is of other tasks or of another strategy.
+        """
+        if list(state.get("tasks", [])) != list(self.tasks):
+            raise ValueError(
+                f"The saved balancer is for the tasks {state.get('tasks')}, this one for {list(self.tasks)}: "
+                "build it with the same tasks in the same order."
+            )
+        try:
+            self._state.load_state_dict(dict(state))
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"The saved balancer does not fit {type(self.strategy).__name__}: {error}"
+            ) from error
+        self._sharing.load_state_dict(state["reach"])
+
+    # steps ------------------------------------------------------------------------------------------------
+
+    def _begin(self, values: Sequence[Tensor]) -> None:
+        """Settle the last step, move the state to the losses' device, find a parameter to watch."""
+        host = isinstance(self.strategy, GramStrategy)
+        self._state.to(torch.device("cpu") if host else values[0].device)
+        self._settle(wait=self._engine.late_flag is not None)
+        if self._watch.needs_probe:
+            leaves = (gradients.leaf(node) for value in values for node in gradients.nodes(value))
+            self._watch.watch(next((p for p in leaves if p is not None), None))
+
+    def _run(
+        self, present: list[int], values: list[Tensor], counts: list[Any], factor: Tensor, retain_graph: bool
+    ) -> None:
+        self._begin(values)
+        self._propose(self._engine.write(present, values, counts, factor, retain_graph))
+        self._watch.mark()
+
+    def _backward_starts(self, step: Step) -> None:
+        self._propose(step)
+        gradients.after_backward(self._watch.mark)
+
+    def _propose(self, step: Step) -> None:
+        self._last = step
+        self._state.propose(step)
+
+    def _commit(self, found_inf: Tensor | None) -> None:
+        """The optimizer has stepped. A flag on another device waits for the next copy to the host."""
+        if found_inf is not None and found_inf.device != self._state.device:
+            self._engine.late_flag = found_inf.detach().clone()
+        else:
+            self._state.commit(found_inf)
+
+    def _settle(self, wait: bool = False) -> None:
+        """Decide what became of the last proposal, if no hook has told."""
+        if self._engine.late_flag is not None and not wait:
+            flag, self._engine.late_flag = self._engine.late_flag, None
+            self._state.commit(flag)
+        elif self._engine.late_flag is None and self._state.pending is not None and self._watch.window_over():
+            if self._watch.seen:
+                self._state.drop()
+            else:
+                self._state.commit()
+
+    def _remind(self) -> None:
+        self._calls += 1
+        if self._calls == PATIENCE and self._owed:
+            calls = ", ".join(f"balancer.{name}()" for name in sorted(self._owed))
+            warnings.warn(
+                f"{type(self.strategy).__name__} needs {calls}, not called in {PATIENCE} steps: "
+                "until then its weights do not change.",
+                stacklevel=3,
+            )
+
+    def _ride_out(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        state["mtlweights"] = self.state_dict()
+
+    def _ride_in(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        if "mtlweights" in state:
+            self.load_state_dict(state["mtlweights"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy listens to optimizers afresh and has no step in flight."""
+        return {**self.__dict__, "_watch": None, "_last": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state.drop()
+        self._engine.validation = None
+        self._watch = StepWatch(self._commit)

@@ -1,0 +1,96 @@
+"""Reductions over the ranks of a data-parallel run.
+
+The Gramian is that of the averaged rows: averaging local Gramians would drop the products between ranks
+and add the noise of each. All ranks see the same numbers, so all compute the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .gradients import Row
+
+
+def ranks() -> int:
+    """Number of processes in the default group, 1 where there is none."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def mean_losses(
+    losses: Sequence[Tensor], present: Sequence[int], counts: Sequence[Tensor | float], n_tasks: int
+) -> tuple[list[int], Tensor, Tensor]:
+    """Tasks present on any rank, their losses [m] averaged by count, and the total counts [m]."""
+    sums = _sums(losses, present, counts, n_tasks)
+    dist.all_reduce(sums)
+    anywhere = np.flatnonzero(sums[1].cpu().numpy() > 0).tolist()
+    total = sums[1, anywhere]
+    return anywhere, sums[0, anywhere] / total, total
+
+
+def _sums(
+    losses: Sequence[Tensor], present: Sequence[int], counts: Sequence[Tensor | float], n_tasks: int
+) -> Tensor:
+    """Sum of losses and number of items per task, [2, T]."""
+    dtype = torch.float32 if losses[0].device.type == "mps" else torch.float64
+    sums = torch.zeros(2, n_tasks, dtype=dtype, device=losses[0].device)
+    for i, loss, count in zip(present, losses, counts, strict=True):
+        sums[0, i] = loss.detach() * count
+        sums[1, i] = count
+    return sums
+
+
+def mean_rows(
+    rows: Sequence[Row],
+    losses: Sequence[Tensor],
+    present: Sequence[int],
+    counts: Sequence[Tensor | float],
+    params: Sequence[Tensor],
+    n_tasks: int,
+) -> tuple[list[int], list[Row], Tensor, Tensor]:
+    """Average the rows by count over the ranks, in one collective.
+
+    A rank that lacks a task sends zeros with count 0; which task reaches which parameter travels along,
+    so that all ranks agree on it.
+
+    Returns:
+        The tasks present on any rank, their rows, losses [m] and counts [m].
+    """
+    device, dtype = losses[0].device, torch.float32
+    if any(p.dtype == torch.float64 for p in params):
+        dtype = torch.float64
+    sizes = [p.numel() for p in params]
+    flat = torch.zeros(n_tasks, sum(sizes) + len(params) + 2, dtype=dtype, device=device)
+    for i, row, loss, count in zip(present, rows, losses, counts, strict=True):
+        for c, piece in enumerate(flat[i, : sum(sizes)].split(sizes)):
+            gradient, row[c] = row[c], None
+            if gradient is not None:
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                piece.copy_(dense.reshape(-1)).mul_(count)
+                flat[i, sum(sizes) + c] = 1
+        flat[i, -2], flat[i, -1] = loss.detach() * count, count
+    dist.all_reduce(flat)
+    tail = flat[:, sum(sizes) :].cpu().numpy()
+    anywhere = np.flatnonzero(tail[:, -1] > 0).tolist()
+    out: list[Row] = []
+    for i in anywhere:
+        pieces = flat[i, : sum(sizes)].div_(flat[i, -1]).split(sizes)
+        reached = tail[i, :-2] > 0
+        out.append([x.view_as(p) if r else None for x, p, r in zip(pieces, params, reached, strict=True)])
+    return anywhere, out, flat[anywhere, -2] / flat[anywhere, -1], flat[anywhere, -1]
+
+
+def total(found: Row, params: Sequence[Tensor], reached: Sequence[bool]) -> None:
+    """Sum gradients over the ranks, in place and in one collective; ``reached`` is the same on all ranks."""
+    columns = [k for k, r in enumerate(reached) if r]
+    parts = [torch.zeros_like(params[k]) if found[k] is None else found[k] for k in columns]
+    flat = torch.cat(
+        [x.to_dense().reshape(-1) if x.is_sparse else x.reshape(-1) for x in parts if x is not None]
+    )
+    dist.all_reduce(flat)
+    for k, piece in zip(columns, flat.split([params[k].numel() for k in columns]), strict=True):
+        found[k] = piece.view_as(params[k])

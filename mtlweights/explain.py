@@ -1,0 +1,47 @@
+"""What a Balancer does to a model, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .engine import Engine
+from .strategies import JacobianStrategy, LossStrategy
+
+
+def explain(tasks: Sequence[str], engine: Engine) -> str:
+    """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
+    strategy, sharing = engine.strategy, engine.sharing
+    rows = not isinstance(strategy, LossStrategy)
+    kind = "losses" if not rows else "Jacobian" if isinstance(strategy, JacobianStrategy) else "Gramian"
+    lines = [f"{type(strategy).__name__} on {len(tasks)} tasks ({', '.join(tasks)}), from their {kind}."]
+    if not rows and not engine.plain_heads:
+        return "\n".join([*lines, "One backward pass per step; no memory beyond plain training."])
+    each = "one backward pass per task"
+    often = f"{each} every {engine.every} steps, one in all between" if engine.every > 1 else each
+    lines.append(f"Per step: {often if rows else 'one backward pass, and one into each head'}.")
+    reached = sharing.reach.any(0)
+    if not reached.any():
+        return "\n".join([*lines, "What is shared is found at the first backward."])
+    times, sizes = sharing.reach.sum(0), [p.numel() for p in sharing.params]
+    shared = [c for c in range(len(sizes)) if times[c] >= 2]
+    lines.append(_line("Shared", shared, sharing.names, sizes))
+    for i, task in enumerate(tasks):
+        own = [c for c in range(len(sizes)) if times[c] == 1 and sharing.reach[i, c]]
+        lines.append(_line(f"Only {task}", own, sharing.names, sizes))
+    unreached = [c for c in sharing.trainable() if not reached[c]]
+    if unreached:
+        lines.append(_line("Reached by no loss so far", unreached, sharing.names, sizes))
+    if rows:
+        if strategy.measured_at != "shared" or sharing.shared != "auto":
+            where = sharing.measured(strategy.measured_at, range(len(tasks)))
+            lines.append(_line("Gradients measured on", where, sharing.names, sizes))
+        bytes_ = len(tasks) * sum(s * p.element_size() for s, p in zip(sizes, sharing.params, strict=True))
+        lines.append(f"Memory above plain training: {bytes_ / 2**20:.1f} MiB, one gradient per task.")
+    heads = "their own plain gradient" if engine.plain_heads else "their task's weight"
+    return "\n".join([*lines, f"Parameters of one task get {heads}."])
+
+
+def _line(title: str, columns: Sequence[int], names: Sequence[str], sizes: Sequence[int]) -> str:
+    listed = ", ".join(names[c] for c in columns[:4]) + (", ..." if len(columns) > 4 else "")
+    total = sum(sizes[c] for c in columns)
+    return f"{title}: {len(columns)} tensors, {total:,} parameters{f' ({listed})' if columns else ''}."

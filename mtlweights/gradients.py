@@ -1,0 +1,231 @@
+"""The gradient engine: the only file that calls autograd.
+
+Letters: T tasks, m <= T present, n parameters, P their elements. A *row* is one task's gradient, held as
+one tensor (or None: not reached) per parameter, so no row is ever copied into a flat vector unless a
+JacobianStrategy asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+Row = list[Tensor | None]
+Weight = float | Tensor
+
+BLOCK = 1 << 15  # elements of one row per matrix product: float32 inside a block, float64 across
+
+
+def rows(
+    losses: Sequence[Tensor], params: Sequence[Tensor], factor: Tensor, *, retain_graph: bool = False
+) -> list[Row]:
+    """The gradient of ``factor * loss`` in every parameter, one backward pass per loss.
+
+    ``factor`` is the gradient that reached the balancer (AMP scale, 1/accumulation); it stays in the rows,
+    so that small gradients do not underflow. The graph is freed by the last pass unless ``retain_graph``.
+    """
+    alive = [i for i, loss in enumerate(losses) if loss.requires_grad]
+    out: list[Row] = [[None] * len(params) for _ in losses]
+    for i in alive:
+        keep = retain_graph or i != alive[-1]
+        seed = factor.to(losses[i].device, losses[i].dtype)
+        grads = torch.autograd.grad(losses[i], params, seed, retain_graph=keep, allow_unused=True)
+        out[i] = list(grads)
+    return out
+
+
+def weighted_pass(
+    losses: Sequence[Tensor],
+    weights: Sequence[Weight],
+    params: Sequence[Tensor],
+    factor: Tensor,
+    *,
+    retain_graph: bool = False,
+) -> Row:
+    """The gradient of ``factor * sum(weights * losses)`` in one backward pass."""
+    alive = [(loss, w) for loss, w in zip(losses, weights, strict=True) if loss.requires_grad]
+    if not alive or not params:
+        return [None] * len(params)
+    seeds = [(factor * w).to(loss.device, loss.dtype) for loss, w in alive]
+    grads = torch.autograd.grad(
+        [loss for loss, _ in alive], params, seeds, retain_graph=retain_graph, allow_unused=True
+    )
+    return list(grads)
+
+
+def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
+    """Inner products of the rows over the parameters ``columns``, float64 [m, m] on their device.
+
+    One float32 product over millions of elements loses four digits, so products run over blocks of
+    ``BLOCK`` elements and are summed in float64.
+    """
+    products = [block @ block.T for block in _blocks(rows, columns)]
+    wide = torch.float32 if products and products[0].device.type == "mps" else torch.float64
+    if not products:
+        return torch.zeros(len(rows), len(rows), dtype=wide)
+    return torch.stack(products).to(wide).sum(0)
+
+
+def _blocks(rows: Sequence[Row], columns: Sequence[int]) -> Iterator[Tensor]:
+    """[m, at most BLOCK] slices that together cover the given parameters of every row."""
+    waiting: list[Tensor] = []
+    size = 0
+    for column in columns:
+        present = [row[column] for row in rows]
+        like = next((g for g in present if g is not None), None)
+        if like is None:
+            continue
+        flat = [_flat(g, like) for g in present]
+        if like.numel() >= BLOCK:
+            for piece in zip(*(f.split(BLOCK) for f in flat), strict=True):
+                yield torch.stack(piece)
+            continue
+        if size + like.numel() > BLOCK:
+            yield torch.cat(waiting, 1)
+            waiting, size = [], 0
+        waiting.append(torch.stack(flat))
+        size += like.numel()
+    if waiting:
+        yield torch.cat(waiting, 1)
+
+
+def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
+    narrow = like.dtype in (torch.float16, torch.bfloat16)
+    if gradient is None:
+        return torch.zeros(like.numel(), dtype=torch.float32 if narrow else like.dtype, device=like.device)
+    if gradient.is_sparse:
+        gradient = gradient.to_dense()
+    return gradient.reshape(-1).float() if narrow else gradient.reshape(-1)
+
+
+def jacobian(rows: Sequence[Row], columns: Sequence[int], params: Sequence[Tensor]) -> Tensor:
+    """The rows over the parameters ``columns`` as one matrix [m, P], zero where not reached."""
+    return torch.stack([torch.cat([_flat(row[c], params[c]) for c in columns]) for row in rows])
+
+
+def unflatten(direction: Tensor, columns: Sequence[int], params: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Cut a direction [P] back into one tensor per parameter."""
+    pieces = direction.split([params[c].numel() for c in columns])
+    return {c: piece.view_as(params[c]) for c, piece in zip(columns, pieces, strict=True)}
+
+
+def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight]) -> Tensor | None:
+    """``sum_i weights[i] * rows[i]`` for one parameter. Takes the gradients out of the rows.
+
+    The first product allocates: autograd may hand the same tensor to two parameters, or one with
+    overlapping memory, so nothing that it returned is written to.
+    """
+    total: Tensor | None = None
+    for row, weight in zip(rows, weights, strict=True):
+        gradient, row[column] = row[column], None
+        if gradient is None:
+            continue
+        if total is None:
+            total = gradient * weight
+        elif total.is_sparse or gradient.is_sparse or isinstance(weight, Tensor):
+            total = total + gradient * weight
+        else:
+            total.add_(gradient, alpha=weight)
+    return total
+
+
+def accumulate(param: Tensor, gradient: Tensor | None) -> None:
+    """Add to ``param.grad`` as a backward pass would."""
+    if gradient is None:
+        return
+    gradient = gradient.to(param.dtype)
+    if param.grad is None:
+        param.grad = gradient
+    elif gradient.is_sparse:
+        param.grad = param.grad + gradient
+    else:
+        param.grad.add_(gradient)
+
+
+def differentiate(
+    combine: Callable[[Tensor], Tensor], losses: Tensor, learned: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Value [], weights [m] and the gradients of the learned parameters of a LossStrategy.
+
+    Only the m detached loss values take part: the model's graph is not touched.
+    """
+    with torch.enable_grad():
+        point = losses.detach().requires_grad_()
+        value = combine(point)
+        grads = torch.autograd.grad(value, [point, *learned], allow_unused=True)
+    filled = [torch.zeros_like(x) if g is None else g for x, g in zip([point, *learned], grads, strict=True)]
+    return value.detach(), filled[0], filled[1:]
+
+
+def _refuse_create_graph() -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "The balancer's weights are constants: backward(create_graph=True) is not supported. "
+            "Differentiate the losses yourself and pass the result to the balancer."
+        )
+
+
+class Weighted(torch.autograd.Function):
+    """A LossStrategy's scalar: its backward hands each loss its weight, in one ordinary pass."""
+
+    @staticmethod
+    def forward(ctx, value, weights, done, *losses):  # type: ignore[no-untyped-def, override]
+        ctx.weights, ctx.done = weights, done
+        ctx.like = [(loss.device, loss.dtype) for loss in losses]
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def, override]
+        _refuse_create_graph()
+        ctx.done()
+        parts = (ctx.weights * gradient).unbind()
+        return None, None, None, *(p.to(*like) for p, like in zip(parts, ctx.like, strict=True))
+
+
+class Deferred(torch.autograd.Function):
+    """The scalar of every other strategy: its backward writes the model's ``.grad`` itself.
+
+    It hangs on a leaf of its own (`anchor`) and not on the losses, so the outer engine never walks the
+    model's graph again: T passes in all, and DDP's reducer does not fire.
+    """
+
+    @staticmethod
+    def forward(ctx, anchor, value, run):  # type: ignore[no-untyped-def, override]
+        ctx.run = run
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def, override]
+        _refuse_create_graph()
+        if ctx.run is None:
+            raise RuntimeError("Backward a second time: pass retain_graph=True to the first backward.")
+        keep = torch._C._autograd._get_current_graph_task_keep_graph()
+        run, ctx.run = ctx.run, ctx.run if keep else None
+        run(gradient, retain_graph=keep)
+        return None, None, None
+
+
+def after_backward(callback: Callable[[], None]) -> None:
+    """Call ``callback`` when the backward pass now running has finished."""
+    torch.autograd.Variable._execution_engine.queue_callback(callback)  # type: ignore[attr-defined]
+
+
+def nodes(loss: Tensor) -> Iterator[Node]:
+    """Every node of the graph behind ``loss``, once."""
+    stack = [loss.grad_fn] if loss.grad_fn is not None else []
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
+
+
+def leaf(node: Node) -> Tensor | None:
+    """The parameter whose gradient this node accumulates, if it is such a node."""
+    return getattr(node, "variable", None) if node.name().endswith("AccumulateGrad") else None

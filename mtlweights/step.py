@@ -1,0 +1,30 @@
+"""The record of one backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Step:
+    """What one backward found and what it proposes."""
+
+    present: list[int]
+    losses: Tensor  #: [m]
+    counts: Tensor  #: [m], items each loss is the mean of
+    trunk: Tensor | np.ndarray | None = None  #: weights [m]; None where the method has none
+    heads: Tensor | np.ndarray | None = None  #: [m]; None: plain
+    gram: np.ndarray | None = None  #: [m, m], of the unscaled rows
+    ok: Tensor = field(default_factory=lambda: torch.tensor(True))
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    held: Tensor | None = None
+
+    def spoil(self) -> None:
+        """Make every gradient of this step non-finite, so that a GradScaler skips it."""
+        self.trunk = self.heads = np.full(len(self.present), np.nan)
+        self.ok = torch.tensor(False)
