@@ -1,0 +1,97 @@
+"""The comparison: every strategy and single-task training, on every problem, with every seed.
+
+Without SUITE: the embedded suite, which downloads nothing and takes minutes. Run again with the same results
+folder, it computes only what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .report import show
+from .settings import add_settings, given_settings
+
+if TYPE_CHECKING:
+    from ..bench import Suite
+
+NAME = "bench"
+HELP = "the comparison: a suite's runs, a table and a page"
+RESUME = "run the same command again to continue with the runs that are missing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "suite", nargs="?", metavar="SUITE", help="a suite's YAML file (default: the embedded suite)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="results folder (default: results/<suite>)")
+    parser.add_argument(
+        "-p",
+        "--problem",
+        action="append",
+        metavar="PROBLEM",
+        help="instead of the suite's problems; repeatable",
+    )
+    parser.add_argument(
+        "-s",
+        "--strategy",
+        action="append",
+        metavar="STRATEGY",
+        help="instead of the suite's strategies; repeatable",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="one number: that many seeds, from 0; several: those",
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at a time (default: one per --threads cores)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="torch threads of each run (default: 1)"
+    )
+    add_settings(parser, without=("seed",))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing, print the table, write the page; 1 if a run failed."""
+    from ..bench import run_suite
+
+    suite = _suite(args)
+    folder = Path(args.out or Path("results") / suite.name)
+    results = run_suite(suite, folder, jobs=args.jobs, threads=args.threads, overrides=given_settings(args))
+    show(results, folder)
+    failed = [result for result in results if result["status"] != "ok"]
+    for result in failed:
+        print(f"failed: {result['id']}: {' '.join(result['error']['message'].split())}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _suite(args: argparse.Namespace) -> Suite:
+    """The suite that is named, with what the options put in the place of its own."""
+    from ..bench import load_suite
+    from ..bench.runspec import SINGLE
+
+    suite = load_suite(args.suite)
+    if args.problem:
+        problems = {spec: suite.problems.get(spec, {}) for spec in args.problem}
+        suite = replace(suite, problems=problems)
+    if args.strategy:
+        # single-task training is always an arm, so naming it changes nothing
+        strategies = tuple(spec for spec in dict.fromkeys(args.strategy) if spec != SINGLE)
+        suite = replace(suite, strategies=strategies)
+    if args.seeds:
+        first = args.seeds[0]
+        seeds = tuple(range(first)) if len(args.seeds) == 1 else tuple(dict.fromkeys(args.seeds))
+        suite = replace(suite, seeds=seeds)
+        if not seeds or min(seeds) < 0:
+            raise ValueError(
+                f"--seeds takes a number above 0, or several seeds of at least 0; found {first}."
+            )
+    return suite

@@ -1,0 +1,81 @@
+"""The parser, and what an error looks like."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+
+from .. import __version__
+from . import bench, listing, report, train
+
+#: what a user can mend; anything else is a bug and keeps its traceback
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, torch.OutOfMemoryError)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"mtlweights: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 1 where runs failed, 2 for an error, 130 if interrupted.
+
+    Args:
+        argv: the arguments after the program's name; None reads them from ``sys.argv``.
+    """
+    args = parser().parse_args(argv)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a strategy or problem of the user's own, module:Class in this folder
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print(f"\nmtlweights: interrupted; {args.resume}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has left: nothing to say, and nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except USER_ERRORS as error:
+        if args.debug:
+            raise
+        print(f"mtlweights: error: {_line(error)}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command; the parsed arguments have ``run``, ``resume`` and ``debug``."""
+    whole = _Parser(
+        prog="mtlweights",
+        allow_abbrev=False,
+        description="Train multi-task models under loss-balancing strategies, and compare them.",
+    )
+    whole.add_argument("--version", action="version", version=f"mtlweights {__version__}")
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in (listing, train, bench, report):
+        command = commands.add_parser(
+            module.NAME,
+            parents=[common],
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=module.run, resume=module.RESUME)
+        module.add_arguments(command)
+    return whole
+
+
+def _line(error: BaseException) -> str:
+    """An error's message on one line, whatever it was made of."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,41 @@
+"""The tables and the page of a results folder, complete or not."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+NAME = "report"
+HELP = "one HTML page, and the tables as text or Markdown"
+RESUME = "nothing was lost"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("results", metavar="RESULTS", help="a folder that mtlweights bench or train wrote")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables as Markdown, and write no page"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the tables and write the page."""
+    from ..bench import read_results
+
+    results = read_results(args.results)
+    if args.markdown:
+        from ..report import markdown_tables
+
+        print(markdown_tables(results), end="")
+    else:
+        show(results, Path(args.results))
+    return 0
+
+
+def show(results: list[dict[str, Any]], folder: Path) -> None:
+    """Print the tables of the results, write their page into ``folder`` and say where it is."""
+    from ..report import text_tables, write_page
+
+    print(text_tables(results))
+    print(f"\npage: {write_page(results, folder / 'page.html')}")

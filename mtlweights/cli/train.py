@@ -1,0 +1,115 @@
+"""One run: a progress bar, a checkpoint after every epoch, the scores on the test split.
+
+The same command again continues from the last checkpoint. Your own data:
+
+  mtlweights train conll:FILE -s pcgrad --tags ner=3 pos=upos
+  mtlweights train csv:FILE -s uw --classify kind --regress price
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ..tasks import format_spec, parse_spec
+from .settings import add_settings, given_settings
+
+NAME = "train"
+HELP = "one run: progress bar, checkpoint, resumable"
+RESUME = "run the same command again to continue from the last finished epoch"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH or csv:PATH")
+    arm = parser.add_mutually_exclusive_group(required=True)
+    arm.add_argument("-s", "--strategy", metavar="STRATEGY", help="name[:key=value,...], see mtlweights list")
+    arm.add_argument("--task", metavar="NAME", help="instead of a strategy: train this one task alone")
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the run (default: runs/PROBLEM--STRATEGY--SEED)"
+    )
+    parser.add_argument("--trackers", nargs="+", default=(), metavar="NAME", help="tensorboard, wandb")
+    columns = parser.add_argument_group(
+        "columns of your own data", "the same as key=value after the problem's name"
+    )
+    columns.add_argument("--tags", nargs="+", metavar="TASK=COLUMN", help="conll: task and its column")
+    columns.add_argument("--tokens", metavar="COLUMN", help="conll: the column of the words")
+    columns.add_argument("--classify", nargs="+", metavar="COLUMN", help="csv: columns to classify")
+    columns.add_argument("--regress", nargs="+", metavar="COLUMN", help="csv: columns to predict as a number")
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, score the test split, write the result."""
+    from .. import data, train
+    from ..bench.results import runs_folder, write_result
+    from ..bench.run import describe_task, environment, make_balancer, seed_everything
+    from ..bench.runspec import RunSpec
+
+    name, given = _problem(args), given_settings(args)
+    folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
+    runs_folder(folder)  # before any work: a folder that cannot be written would waste it
+    problem = data.load(name)
+    settings = train.Settings(**{**problem.settings, **given})
+    spec = RunSpec(name, args.strategy or "equal", args.task, settings)
+    if args.task:
+        problem = problem.only(args.task)
+    seed_everything(settings.seed)
+    model = problem.build()
+    balancer = make_balancer(spec.strategy, problem.tasks, model, settings.seed)
+    history = train.fit(model, balancer, problem, settings, folder=folder, trackers=args.trackers)
+    test = train.evaluate(model, problem, "test", batch_size=settings.batch_size)
+    dev = next(row["dev"] for row in history.rows if row["epoch"] == history.best_epoch)
+    result = spec.result(
+        status="ok",
+        tasks={task.name: describe_task(task) for task in problem.tasks},
+        test=test,
+        dev=dev,
+        history=history.rows,
+        best_epoch=history.best_epoch,
+        steps=history.steps,
+        seconds=history.seconds,
+        environment=environment(),
+    )
+    path = write_result(result, folder)
+    print(_scores(dev, test))
+    epochs = f"{history.best_epoch} of {len(history.rows)}"
+    print(f"\nbest epoch: {epochs}, {history.steps} steps, {history.seconds:.0f} s")
+    print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")
+    print(f"page:       mtlweights report {folder}")
+    return 0
+
+
+def _problem(args: argparse.Namespace) -> str:
+    """The problem's spec, with the columns that were given as options of this command."""
+    name, options = parse_spec(args.problem)
+    for text in args.tags or ():
+        task, equals, column = text.partition("=")
+        if not (task and equals and column):
+            raise ValueError(f"--tags takes TASK=COLUMN, as in ner=3 or pos=upos; found {text!r}.")
+        options[task] = column
+    for key in ("tokens", "classify", "regress"):
+        if value := getattr(args, key):
+            options[key] = value
+    return format_spec(name, options)
+
+
+def _folder_name(problem: str, args: argparse.Namespace, seed: int) -> str:
+    arm = f"single-{args.task}" if args.task else args.strategy
+    parts = (re.sub(r"[^A-Za-z0-9.=]+", "-", part).strip("-.")[-80:] for part in (problem, arm, str(seed)))
+    return "--".join(parts)
+
+
+def _scores(dev: dict[str, dict[str, Any]], test: dict[str, dict[str, Any]]) -> str:
+    """Every metric of every task, on the development and the test split."""
+    lines = [("task", "metric", "dev", "test")]
+    for task, metrics in test.items():
+        for metric, value in metrics.items():
+            lines.append((task, metric, f"{dev[task][metric]:.4f}", f"{value:.4f}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        f"{task:<{widths[0]}}  {metric:<{widths[1]}}  {on_dev:>{widths[2]}}  {on_test:>{widths[3]}}"
+        for task, metric, on_dev, on_test in lines
+    )
