@@ -26,16 +26,16 @@ def run_suite(
     overrides: Mapping[str, Any] | None = None,
     runner: Runner = run,
 ) -> list[dict[str, Any]]:
-    """Run what ``folder`` lacks and return the suite's results, failed ones included, in the suite's order.
+    """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
-    A run that is there is not computed again; one that failed is tried again. Stopped at any moment and called
-    again, it loses the runs in flight and no other.
+    A run that is there is not computed again; one that failed is tried again. Stopped at any moment and
+    called again, it loses the runs in flight and no other.
 
     Args:
         jobs: processes at a time, by default one per ``threads`` cores.
         threads: torch threads of each process.
         overrides: settings over the suite's, for every problem.
-        runner: what a worker calls with its :class:`RunSpec`; importable, since another process imports it.
+        runner: what a worker calls with its :class:`RunSpec`; importable by name.
 
     Raises:
         OSError: the folder cannot be written.
@@ -48,12 +48,7 @@ def run_suite(
     before = {spec.id: _before(path, spec) for spec in specs}
     missing = [spec for spec in specs if before[spec.id] != "ok"]
     if progress:
-        failed = sum(status == "failed" for status in before.values())
-        again = f", of which {failed} failed before" if failed else ""
-        print(
-            f"{len(specs)} runs: {len(specs) - len(missing)} in {folder} already, {len(missing)} to do{again}",
-            file=sys.stderr,
-        )
+        print(_plan(folder, list(before.values())), file=sys.stderr)
     if missing:
         run_pool(missing, runner, Path(folder), jobs=jobs, threads=threads, progress=progress)
     return [read_result(path / f"{spec.id}.json") for spec in specs]
@@ -78,6 +73,12 @@ def prepare(suite: Suite, overrides: Mapping[str, Any]) -> list[RunSpec]:
                 raise ValueError(f"{strategy!r} on {name!r}: {error}") from error
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     return sorted(specs, key=lambda spec: order[spec.seed])
+
+
+def _plan(folder: str | Path, before: list[str]) -> str:
+    done, failed = before.count("ok"), before.count("failed")
+    again = f", {failed} of them again because they failed" if failed else ""
+    return f"{len(before)} runs: {done} in {folder} already, {len(before) - done} to do{again}"
 
 
 def _jobs(jobs: int | None, threads: int) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .results import read_result, write_result
 from .runspec import RunSpec
@@ -41,7 +41,7 @@ def run_pool(
             if not active:
                 return
             for sentinel in wait(list(active)):
-                process, spec = active.pop(sentinel)  # type: ignore[index]
+                process, spec = active.pop(cast(int, sentinel))
                 process.join()
                 counts[_status(process, spec, folder)] += 1
                 bar.set_postfix(done=counts["ok"], failed=counts["failed"], refresh=False)
@@ -107,9 +107,7 @@ def _status(process: BaseProcess, spec: RunSpec, folder: Path) -> str:
 
 def _cause(code: int) -> str:
     if code > 0:
-        return (
-            f"the process ended with exit code {code} before it gave a result; its last words are on stderr"
-        )
+        return f"the process ended with exit code {code} without a result; see what it wrote to stderr"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     hint = " (often: out of memory; try fewer jobs)" if name == "SIGKILL" else ""
     return f"the process was ended by {name}, exit code {code}{hint}"

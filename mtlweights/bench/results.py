@@ -1,4 +1,4 @@
-"""Result files: one JSON per run, in ``FOLDER/runs/``. Reading them needs nothing but the standard library."""
+"""Result files: one JSON per run, in ``FOLDER/runs/``; the standard library reads them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import Any
 
 SCHEMA = 1
 RUNS = "runs"
-_KEYS = frozenset(
-    "schema id problem strategy only seed settings status error tasks test dev history best_epoch steps "
-    "seconds environment".split()
-)
+_WHAT = {"schema", "id", "problem", "strategy", "only", "seed", "settings", "environment"}
+_KEYS = _WHAT | {"status", "error", "tasks", "test", "dev", "history", "best_epoch", "steps", "seconds"}
 
 
 def runs_folder(folder: str | Path) -> Path:
-    """Make ``folder/runs`` and try a file in it, so that a run's work is never lost to a full stop at its end.
+    """Make ``folder/runs`` and try a file in it, before any work that could be lost.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -36,7 +34,7 @@ def runs_folder(folder: str | Path) -> Path:
 
 
 def write_result(result: dict[str, Any], folder: str | Path) -> Path:
-    """Write one result so that a reader sees either the whole file or none. Non-finite numbers become null."""
+    """Write one result; a reader sees the whole file or none. Non-finite numbers become null."""
     path = Path(folder) / RUNS / f"{result['id']}.json"
     text = json.dumps(_finite(result), indent=1, allow_nan=False)
     # named after the process: a second bench over the same folder does not write into the same file
@@ -83,7 +81,7 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
             warnings.warn(f"left out: {error}", stacklevel=2)
     if not results:
         raise FileNotFoundError(
-            f"there is no readable result in {Path(folder, RUNS)}; run `mtlweights bench` with this folder first."
+            f"there is no readable result in {Path(folder, RUNS)}; give the folder `mtlweights bench` wrote."
         )
     return results
 

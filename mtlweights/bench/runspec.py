@@ -14,9 +14,15 @@ from ..train import Settings
 SINGLE = "single"  #: the arm whose runs train one task each, alone, with plain losses
 
 
+def spec_key(spec: str) -> list[Any]:
+    """What a spec says, whatever its spelling: ``fixed:alpha=0.3`` and ``fixed:alpha=0.30`` are one."""
+    name, options = parse_spec(spec)
+    return [name, sorted(options.items())]
+
+
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: a problem, a strategy, the one task trained alone (or None), and the full settings with the seed."""
+    """One run: a problem, a strategy, the one task trained alone (or None), and the full settings."""
 
     problem: str
     strategy: str
@@ -35,12 +41,9 @@ class RunSpec:
 
     @property
     def id(self) -> str:
-        """A readable name and a hash of everything above: other settings, another id, so never mixed up.
-
-        A spec's spelling does not matter: ``fixed:alpha=0.3`` and ``fixed:alpha=0.30`` are one run.
-        """
-        what: list[Any] = [*parse_spec(self.problem), *parse_spec(self.strategy), self.only]
-        text = json.dumps([*what, asdict(self.settings)], sort_keys=True, default=str)
+        """A readable name and a hash of everything above: other settings, another id, so never mixed up."""
+        what = [spec_key(self.problem), spec_key(self.strategy), self.only, asdict(self.settings)]
+        text = json.dumps(what, sort_keys=True)
         words = [self.problem, self.arm, self.only or "", f"s{self.seed}"]
         slug = re.sub(r"[^a-z0-9.]+", "-", "-".join(filter(None, words)).lower()).strip("-.")
         return f"{slug[-80:].strip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -49,8 +52,15 @@ class RunSpec:
         """The result of this run: what it was, and ``fields`` over the values of a run that gave nothing."""
         from .results import SCHEMA
 
-        blank = {"status": "failed", "error": None, "tasks": {}, "test": {}, "dev": {}, "history": []}
-        numbers = {"best_epoch": None, "steps": 0, "seconds": 0.0, "environment": {}}
+        blank: dict[str, Any] = {
+            "status": "failed",
+            "error": None,
+            "tasks": {},
+            "test": {},
+            "dev": {},
+            "history": [],
+        }
+        numbers: dict[str, Any] = {"best_epoch": None, "steps": 0, "seconds": 0.0, "environment": {}}
         what = {"problem": self.problem, "strategy": self.strategy, "only": self.only, "seed": self.seed}
         settings = asdict(self.settings)
         return {"schema": SCHEMA, "id": self.id, **what, "settings": settings, **blank, **numbers, **fields}

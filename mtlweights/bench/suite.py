@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .. import data, strategies
 from ..tasks import parse_spec
 from ..train import Settings
-from .runspec import SINGLE, RunSpec
+from .runspec import SINGLE, RunSpec, spec_key
 from .yamlfile import Located, read_yaml
 
 if TYPE_CHECKING:
@@ -42,8 +42,20 @@ class Suite:
     seeds: tuple[int, ...]
     settings: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        for what, specs in (("problem", self.problems), ("strategy", self.strategies)):
+            seen: dict[str, str] = {}
+            for spec in specs:
+                # two spellings of one spec would be one run counted twice
+                key = repr(spec_key(spec))
+                if key in seen:
+                    raise ValueError(f"{what} {spec!r} is listed twice, first as {seen[key]!r}.")
+                seen[key] = spec
+            if not seen:
+                raise ValueError(f"no {what} is listed; name at least one.")
+
     def runs(self, name: str, problem: Problem, overrides: Mapping[str, Any]) -> list[RunSpec]:
-        """The runs on the problem of spec ``name``, seed by seed, so that an unfinished bench has whole seeds to compare.
+        """The runs on the problem of spec ``name``, seed by seed.
 
         Later settings win: the problem's defaults, the suite's, the suite's for this problem, ``overrides``.
 
@@ -81,14 +93,17 @@ def load_suite(path: str | Path | None = None) -> Suite:
         if key.value not in KEYS:
             raise key.error(f"unknown key {key.value!r}; " + _nearest(key.value, KEYS))
     by_name = {key.value: value for key, value in content.items()}
-    for key in KEYS[:2]:
-        if key not in by_name:
-            raise found.error(f"a suite needs {key!r}: a list of specs.")
+    for needed in ("problems", "strategies"):
+        if needed not in by_name:
+            raise found.error(f"a suite needs {needed!r}: a list of specs.")
     problems = _problems(by_name["problems"])
     arms = _strategies(by_name["strategies"])
     seeds = _seeds(by_name["seeds"]) if "seeds" in by_name else (0, 1, 2)
     settings = _settings(by_name["settings"]) if "settings" in by_name else {}
-    return Suite(Path(path).stem, problems, arms, seeds, settings)
+    try:
+        return Suite(Path(path).stem, problems, arms, seeds, settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -116,9 +131,10 @@ def _problems(node: Located) -> dict[str, dict[str, Any]]:
         name, _ = _parse(spec)
         if name not in known and not name.startswith(("conll:", "csv:")):
             raise spec.error(f"unknown problem {name!r}; " + _nearest(name, known))
+        if spec.value in found:
+            raise spec.error(f"{spec.value!r} is listed twice.")
         found[spec.value] = _settings(own) if own is not None and own.value is not None else {}
-    _distinct(node, found)
-    return _filled(node, found, "problem")
+    return found
 
 
 def _strategies(node: Located) -> tuple[str, ...]:
@@ -134,8 +150,7 @@ def _strategies(node: Located) -> tuple[str, ...]:
         except (ValueError, ImportError) as error:
             raise spec.error(str(error)) from None
         found.append(spec.value)
-    _distinct(node, found)
-    return _filled(node, tuple(found), "strategy")
+    return tuple(found)
 
 
 def _seeds(node: Located) -> tuple[int, ...]:
@@ -150,7 +165,9 @@ def _seeds(node: Located) -> tuple[int, ...]:
         if seed.value in seeds:
             raise seed.error(f"seed {seed.value} is listed twice.")
         seeds.append(seed.value)
-    return _filled(node, tuple(seeds), "seed")
+    if not seeds:
+        raise node.error("no seed is listed; name at least one.")
+    return tuple(seeds)
 
 
 def _settings(node: Located) -> dict[str, Any]:
@@ -171,23 +188,6 @@ def _parse(spec: Located) -> tuple[str, dict[str, Any]]:
         return parse_spec(spec.value)
     except ValueError as error:
         raise spec.error(str(error)) from None
-
-
-def _distinct(node: Located, specs: Iterable[str]) -> None:
-    """Two spellings of one spec would be one run counted twice."""
-    seen: dict[str, str] = {}
-    for spec in specs:
-        name, options = parse_spec(spec)
-        key = f"{name} {sorted(options.items())}"
-        if key in seen:
-            raise node.error(f"{spec!r} is listed twice" + f" (as {seen[key]!r})." * (spec != seen[key]))
-        seen[key] = spec
-
-
-def _filled(node: Located, found: Any, what: str) -> Any:
-    if not found:
-        raise node.error(f"no {what} is listed; name at least one.")
-    return found
 
 
 def _nearest(name: Any, known: Iterable[str]) -> str:
