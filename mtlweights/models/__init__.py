@@ -1,0 +1,31 @@
+"""Encoders, heads, the model that joins them, and the inputs they take."""
+
+from .encoders import MLP, BiLSTM, Encoder, Pair, States
+from .frozen import FrozenStates
+from .heads import ClassificationHead, RegressionHead, TokenHead, make_head
+from .inputs import FrozenInputs, PairInputs, SubwordInputs, TableInputs, WordInputs
+from .multitask import MultiTaskModel, Output
+from .transformer import Transformer, load_tokenizer, pretrained
+
+__all__ = [
+    "MLP",
+    "BiLSTM",
+    "ClassificationHead",
+    "Encoder",
+    "FrozenInputs",
+    "FrozenStates",
+    "MultiTaskModel",
+    "Output",
+    "Pair",
+    "PairInputs",
+    "RegressionHead",
+    "States",
+    "SubwordInputs",
+    "TableInputs",
+    "TokenHead",
+    "Transformer",
+    "WordInputs",
+    "load_tokenizer",
+    "make_head",
+    "pretrained",
+]
