@@ -9,6 +9,7 @@ import pytest
 
 from mtlweights.cli import main
 from mtlweights.cli.main import parser
+from mtlweights.strategies import names
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -21,8 +22,9 @@ import generate  # noqa: E402
 def blocks(page, language):
     """A page's code blocks, each after as many blank lines as precede it: a traceback then names its line."""
     text = page.read_text(encoding="utf-8")
-    for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        yield "\n" * (text[: match.start()].count("\n") + 1) + match[1]
+    for match in re.finditer(r"^```([^\n]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        if match[1] == language:
+            yield "\n" * (text[: match.start()].count("\n") + 1) + match[2]
 
 
 def commands(page):
@@ -71,5 +73,15 @@ def test_strategy_table_is_the_registrys():
 
 def test_links_lead_somewhere():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_documentation_builds_without_a_warning(tmp_path):
+    from sphinx.cmd.build import build_main
+
+    arguments = ["-q", "-W", "--keep-going", "-d", str(tmp_path / "doctrees"), "-b", "html"]
+    assert build_main([*arguments, str(ROOT / "docs"), str(tmp_path / "html")]) == 0
+    page = (tmp_path / "html" / "strategies.html").read_text(encoding="utf-8")
+    assert all(f'id="{name}"' in page for name in names())

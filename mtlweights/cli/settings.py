@@ -14,7 +14,7 @@ from ..train.settings import CHOICES, Settings
 def add_settings(parser: argparse.ArgumentParser, *, without: tuple[str, ...] = ()) -> None:
     """Add the options; one that is not given leaves the problem's own value."""
     group = parser.add_argument_group("settings", "over the problem's own (else the default in brackets)")
-    said = dict(re.findall(r"^ +(\w+): (.+)$", Settings.__doc__ or "", re.MULTILINE))
+    said = dict(re.findall(r"^ +(\w+): (.+?)\.(?: |$)", Settings.__doc__ or "", re.MULTILINE))
     hints = get_type_hints(Settings)
     for field in fields(Settings):
         if field.name in without:
@@ -27,7 +27,7 @@ def add_settings(parser: argparse.ArgumentParser, *, without: tuple[str, ...] = 
             choices=CHOICES.get(field.name),
             metavar=None if field.name in CHOICES else field.name.upper(),
             default=argparse.SUPPRESS,
-            help=f"{said[field.name].split(". ")[0].rstrip(".")} [{default}]".replace("%", "%%"),
+            help=f"{said[field.name]} [{default}]".replace("%", "%%"),
         )
 
 
