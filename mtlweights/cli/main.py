@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         description="Train multi-task models under loss-balancing strategies, and compare them.",
     )
     whole.add_argument("--version", action="version", version=f"mtlweights {__version__}")
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (listing, train, bench, report):
