@@ -49,7 +49,8 @@ class Engine:
         step, value = self._combine(self._step(present, values, counts))
         mine = step.trunk
         if distributed.ranks() > 1:
-            mine = step.trunk * torch.stack(self._shares(step, present, counts)) * distributed.ranks()
+            here = [step.present.index(i) for i in present]
+            mine = step.trunk[here] * torch.stack(self._shares(step, present, counts)) * distributed.ranks()
         scalar: Tensor = gradients.Weighted.apply(  # type: ignore[no-untyped-call]
             value, mine, partial(done, step), *values
         )

@@ -229,3 +229,17 @@ def nodes(loss: Tensor) -> Iterator[Node]:
 def leaf(node: Node) -> Tensor | None:
     """The parameter whose gradient this node accumulates, if it is such a node."""
     return getattr(node, "variable", None) if node.name().endswith("AccumulateGrad") else None
+
+
+def used_by(node: Node) -> Iterator[Tensor]:
+    """The parameters an operation takes, also through a cast or a transpose of them."""
+    for following, _ in node.next_functions:
+        for _ in range(4):
+            if following is None:
+                break
+            param = leaf(following)
+            if param is not None:
+                yield param
+            if param is not None or len(following.next_functions) != 1:
+                break
+            following = following.next_functions[0][0]

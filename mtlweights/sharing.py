@@ -63,11 +63,9 @@ class Sharing:
                     "Reentrant activation checkpointing hides parameters from per-task gradients: "
                     "use checkpoint(..., use_reentrant=False)."
                 )
-            for following, _ in node.next_functions:
-                param = gradients.leaf(following) if following is not None else None
-                if param is not None:
-                    found.setdefault(id(param), param)
-                    self.order[id(param)] = max(self.order.get(id(param), 0), node._sequence_nr())
+            for param in gradients.used_by(node):
+                found.setdefault(id(param), param)
+                self.order[id(param)] = max(self.order.get(id(param), 0), node._sequence_nr())
         if self.model is None:
             new = [p for p in found.values() if all(p is not q for q in self.params)]
             self._add([f"parameter {len(self.params) + k}" for k in range(len(new))], new)

@@ -31,8 +31,8 @@ class GradNorm(GramStrategy):
 
     l_i(0) is the loss of the first step that has task i, and l_i / l_i(0) counts as 1 where l_i(0)
     is not positive. Means are over the tasks present; the weights of absent tasks stay, and those
-    present are rescaled to the rest of T. Departure: weights are floored at 0.001 before the rescaling, where the
-    paper lets a large step make them negative.
+    present are rescaled to the rest of T. Departure: weights are floored at 0.001 before the
+    rescaling, where the paper lets a large step make them negative.
 
     Public code differs: one much-used version has the sign of alpha inverted, so that slow tasks get
     *smaller* targets; others average L_grad instead of summing it, measure on all shared
