@@ -59,7 +59,7 @@ class Loop:
             cpu=device.type == "cpu",
             mixed_precision=settings.precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(settings.accumulate),
-            log_with=list(trackers),
+            log_with=list(trackers) or None,
             project_dir=None if path is None else path.parent,
         )
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, adamw, loader)
