@@ -1,0 +1,177 @@
+"""The pool: runs that die, an interrupted bench, and its workers, with runs that only pretend to train."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mtlweights.bench.pool import run_pool
+from mtlweights.bench.results import read_result, read_results, runs_folder, write_result
+from mtlweights.bench.runspec import RunSpec
+from mtlweights.report import text_tables
+from mtlweights.train import Settings
+
+TASKS = {
+    "ner": {"kind": "tokens", "metrics": ["span_f1"], "higher_is_better": {"span_f1": True}},
+    "age": {"kind": "regression", "metrics": ["rmse"], "higher_is_better": {"rmse": False}},
+}
+
+
+def some_specs(*strategies, seeds=3):
+    found = []
+    for seed in range(seeds):
+        settings = Settings(seed=seed)
+        found += [RunSpec("toy", "equal", task, settings) for task in TASKS]
+        found += [RunSpec("toy", strategy, None, settings) for strategy in strategies]
+    return found
+
+
+def pretend(spec):
+    """A run whose scores follow from its spec alone; the strategy's name says how it ends."""
+    pids = os.environ.get("POOL_PIDS")
+    if pids:
+        Path(pids, str(os.getpid())).touch()
+        time.sleep(0.3)
+    if spec.strategy == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if spec.strategy == "exits":
+        os._exit(3)
+    if spec.strategy == "raises":
+        raise RuntimeError("not caught by the runner")
+    value = 0.5 + len(spec.strategy) / 100 + spec.seed / 50
+    tasks = {name: task for name, task in TASKS.items() if spec.only in (None, name)}
+    test = {name: {task["metrics"][0]: value} for name, task in tasks.items()}
+    history = [{"epoch": 1, "train": {}, "weight": {}, "dev": test, "score": 0.0}]
+    threads = {"threads": sys.modules["torch"].get_num_threads()}
+    return spec.result(
+        status="ok", tasks=tasks, test=test, dev=test, history=history, seconds=1.0, environment=threads
+    )
+
+
+def pool(specs, folder, jobs=2, threads=1):
+    runs_folder(folder)
+    run_pool(specs, pretend, folder, jobs=jobs, threads=threads, progress=False)
+    return read_results(folder)
+
+
+def test_every_run_leaves_one_file_and_no_other(tmp_path):
+    specs = some_specs("equal", "pcgrad")
+    results = pool(specs, tmp_path)
+    assert {result["id"] for result in results} == {spec.id for spec in specs}
+    assert sorted(p.name for p in tmp_path.rglob("*.*")) == sorted(f"{spec.id}.json" for spec in specs)
+
+
+def test_threads_reach_the_worker(tmp_path):
+    (result,) = pool(some_specs(seeds=1)[:1], tmp_path, jobs=1, threads=2)
+    assert result["environment"]["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [("killed", "SIGKILL, exit code -9"), ("exits", "exit code 3"), ("raises", "exit code 1")],
+)
+def test_a_worker_that_dies_is_recorded_and_the_rest_go_on(tmp_path, strategy, message):
+    specs = some_specs(strategy, "pcgrad", seeds=1)
+    results = {(result["strategy"], result["only"]): result for result in pool(specs, tmp_path)}
+    dead = results.pop((strategy, None))
+    assert dead["status"] == "failed" and dead["error"]["type"] == "WorkerDied"
+    assert message in dead["error"]["message"]
+    assert dead["settings"] == results["pcgrad", None]["settings"]
+    assert len(results) == 3 and all(result["status"] == "ok" for result in results.values())
+
+
+def test_a_result_from_before_does_not_stand_for_a_worker_that_died(tmp_path):
+    spec = some_specs("killed", seeds=1)[-1]
+    runs_folder(tmp_path)
+    write_result(spec.result(status="ok"), tmp_path)
+    (result,) = pool([spec], tmp_path)
+    assert result["status"] == "failed"
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import test_pool
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    specs = test_pool.some_specs("equal", "pcgrad")
+    missing = [spec for spec in specs if not (folder / "runs" / f"{spec.id}.json").exists()]
+    test_pool.pool(missing, folder)
+"""
+
+
+def start_bench(folder, pids):
+    script = folder.parent / "bench_script.py"
+    script.write_text(SCRIPT)
+    pids.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder)],
+        env={**os.environ, "PYTHONPATH": path, "POOL_PIDS": str(pids)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(condition, what, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def alive(pids):
+    """Workers that still run; a zombie has ended and only waits to be noticed."""
+    found = []
+    for file in pids.iterdir():
+        try:
+            state = Path("/proc", file.name, "stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [file.name] * (state != "Z")
+    return found
+
+
+def finished(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "runs").glob("*.json")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("after", [0, 5])
+def test_sigkill_loses_only_the_runs_in_flight(tmp_path, after):
+    """Killed with no chance to clean up: workers end without writing, and the next call fills the gap."""
+    folder, pids = tmp_path / "out", tmp_path / "pids"
+    runs_folder(folder)
+    bench = start_bench(folder, pids)
+    until(lambda: len(finished(folder)) >= after and alive(pids), f"{after} results and a run in flight")
+    bench.kill()
+    bench.communicate()
+    until(lambda: not alive(pids), "the workers to end", seconds=10)
+    before = finished(folder)
+    assert after <= len(before) < 12
+    again = start_bench(folder, pids)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert before.items() <= finished(folder).items()  # not one was computed again
+    whole = pool(some_specs("equal", "pcgrad"), tmp_path / "whole")
+    assert len(whole) == 12
+    assert text_tables(read_results(folder)) == text_tables(whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_ctrl_c_ends_the_workers_quietly(tmp_path):
+    folder, pids = tmp_path / "out", tmp_path / "pids"
+    runs_folder(folder)
+    bench = start_bench(folder, pids)
+    until(lambda: finished(folder) and alive(pids), "a result and a run in flight")
+    os.killpg(bench.pid, signal.SIGINT)
+    _, errors = bench.communicate(timeout=20)
+    assert not alive(pids)
+    assert bench.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1  # the caller's own; none from a worker
+    assert all(read_result(path)["status"] == "ok" for path in (folder / "runs").glob("*.json"))
