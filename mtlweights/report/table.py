@@ -122,11 +122,11 @@ def failures(comparison: Comparison) -> list[str]:
 
 def grids(comparison: Comparison) -> list[Grid]:
     """The scores, and the changes against single-task training where there are any."""
-    scores = Grid("Test scores", [("", "runs"), ("", "failed"), *map(_label, comparison.columns)], [])
+    scores = Grid("Test scores", [*map(_label, comparison.columns), ("", "runs"), ("", "failed")], [])
     tasks = [column for column in comparison.columns if column.primary]
     changes = Grid(
         "Change against single-task training (+ is better)",
-        [*(_label(c, "") for c in tasks), ("", "Δm %")],
+        [("", "Δm %"), *(_label(c, "") for c in tasks)],
         [],
     )
     digits = {column: _digits(column, comparison) for column in comparison.columns}
@@ -134,10 +134,10 @@ def grids(comparison: Comparison) -> list[Grid]:
     for row in comparison.rows:
         counts = [Cell(str(row.ok)), Cell(str(row.failed), "worse" if row.failed else "")]
         cells = [_cell(row.scores[c], c.metric in PERCENT, digits[c], n) for c in comparison.columns]
-        scores.rows.append((row.arm, counts + cells))
+        scores.rows.append((row.arm, cells + counts))
         if row.change:
             cells = [_change(row.change[c.task], c.metric in PERCENT, digits[c], n) for c in tasks]
-            changes.rows.append((row.arm, [*cells, _change(row.delta, False, 2, n)]))
+            changes.rows.append((row.arm, [_change(row.delta, False, 2, n), *cells]))
     return [scores, changes] if changes.rows else [scores]
 
 
