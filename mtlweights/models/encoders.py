@@ -49,12 +49,20 @@ def masked_max(values: Tensor, mask: Tensor) -> Tensor:
     return highest * mask.any(1, keepdim=True)
 
 
+def _embedding(n: int, dim: int) -> nn.Embedding:
+    """Row 0 is padding and zero. Small: rows of rare words would stay near their random start."""
+    embedding = nn.Embedding(n, dim, padding_idx=0)
+    with torch.no_grad():
+        embedding.weight.mul_(0.1)
+    return embedding
+
+
 class CharCNN(nn.Module):
     """Word vectors from characters: one convolution, maximum over positions (Ma and Hovy 2016)."""
 
     def __init__(self, n_chars: int, dim: int, filters: int, width: int = 3) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(n_chars, dim, padding_idx=0)
+        self.embedding = _embedding(n_chars, dim)
         self.convolution = nn.Conv1d(dim, filters, width, padding=width // 2)
 
     def forward(self, chars: Tensor) -> Tensor:
@@ -107,7 +115,7 @@ class BiLSTM(Encoder):
         super().__init__()
         self.token_dim, self.pooled_dim = 2 * hidden, 4 * hidden
         self.word_dropout = word_dropout
-        self.words = nn.Embedding(n_words, word_dim, padding_idx=0)
+        self.words = _embedding(n_words, word_dim)
         self.chars = CharCNN(n_chars, char_dim, char_filters)
         width = word_dim + char_filters
         self.mix: ScalarMix | None = None

@@ -137,7 +137,7 @@ def _intact(path: Path) -> bool:
         checksum = 0
         for start in range(0, len(states), 4096):
             checksum = zlib.crc32(states[start : start + 4096].tobytes(), checksum)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         warnings.warn(f"Cached states {path} cannot be read ({error}): computing them again.", stacklevel=3)
         return False
     if checksum != expected:

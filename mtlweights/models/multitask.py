@@ -51,8 +51,12 @@ class MultiTaskModel(nn.Module):
         """Outputs, and the losses of the tasks in ``targets``.
 
         Every head runs when ``targets`` is None, else only those of the tasks in it. A word that
-        the encoder has no state for (cut off) does not count in a loss.
+        the encoder has no state for (cut off) does not count in a loss. ValueError: a target for no
+        task.
         """
+        if strange := set(targets or ()) - {task.name for task in self.tasks}:
+            names = [task.name for task in self.tasks]
+            raise ValueError(f"Targets were given for {sorted(strange)}, but the tasks are {names}.")
         states = self.encoder(inputs)
         chosen = [task for task in self.tasks if targets is None or task.name in targets]
         outputs = {task.name: self.heads[_module_name(task)](states) for task in chosen}
