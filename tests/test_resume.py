@@ -183,8 +183,8 @@ for stage in ("before", "half", "written", "moved"):
     assert child(fragile(stage), folder) == signal.SIGKILL
     outcomes[stage] = outcome(folder, [epochs(folder)])
 folder, reached = fresh("random"), []
-while len(reached) < 12:
-    if child(train, folder, draw.uniform(0.0, 0.3) * whole) == signal.SIGKILL:
+while len(reached) < 8:
+    if child(train, folder, draw.uniform(0.2, 0.9) * whole) == signal.SIGKILL:
         reached.append(epochs(folder))
     else:
         folder = fresh("random")
@@ -212,7 +212,7 @@ def test_survives_sigkill(survivors, moment, epochs):
     assert found["result"] == repr(run(toy(), "uw", settings=LONG))
     assert found["files"] == ["checkpoint.pt", "result"]  # and no half-written file
     if epochs is None:
-        assert len(found["reached"]) == 12 and max(found["reached"]) > 0
+        assert len(found["reached"]) == 8 and max(found["reached"]) > 0
     else:
         assert found["reached"] == epochs
 
@@ -250,25 +250,16 @@ def test_refuses_other_settings_by_name(saved):
     assert "(problem: 'toy' there, 'doll' here)" in refusal(problem=replace(toy(), name="doll"))
     assert "strategy: 'FixedWeighting' there, 'EqualWeighting' here" in refusal(strategy="equal")
     assert "(strategy.alpha:" in refusal(alpha=0.3)
-    assert "(balancer.heads: 'weighted' there, 'plain' here)" in refusal(heads="plain")
+    swapped = replace(toy(), tasks=toy().tasks[::-1])
+    assert "(balancer.tasks: ('colour', 'size') there, ('size', 'colour') here)" in refusal(problem=swapped)
     resume(saved)  # none of the refusals did harm
 
 
 def test_refuses_another_model(saved):
-    problem = toy()
-    torch.manual_seed(1)
-    model = torch.nn.Sequential(problem.build())
-    with pytest.raises(
-        ValueError, match=r"checkpoint.pt is of another model \(.*Missing key.*\): use another folder"
-    ):
-        fit(
-            model,
-            Balancer("fixed", ["colour", "size"], model),
-            problem,
-            SETTINGS,
-            folder=saved,
-            progress=False,
-        )
+    model = torch.nn.Sequential(toy().build())
+    balancer = Balancer("fixed", ["colour", "size"], model)
+    with pytest.raises(ValueError, match=r"is of another model \(.*Missing key.*\): use another folder"):
+        fit(model, balancer, toy(), SETTINGS, folder=saved, progress=False)
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "garbage", "flipped"])
