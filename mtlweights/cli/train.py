@@ -89,10 +89,12 @@ def _problem(args: argparse.Namespace) -> str:
         task, equals, column = text.partition("=")
         if not (task and equals and column):
             raise ValueError(f"--tags takes TASK=COLUMN, as in ner=3 or pos=upos; found {text!r}.")
-        options[task] = column
-    for key in ("tokens", "classify", "regress"):
-        if value := getattr(args, key):
-            options[key] = value
+        options |= parse_spec(f"columns:{text}")[1]
+    if args.tokens:
+        options |= parse_spec(f"columns:tokens={args.tokens}")[1]
+    for key in ("classify", "regress"):
+        if columns := getattr(args, key):
+            options[key] = columns[0] if len(columns) == 1 else columns
     return format_spec(name, options)
 
 
