@@ -1,4 +1,4 @@
-"""Suites and run_suite: what is refused before anything runs, what is computed, and what a run's name depends on."""
+"""Suites and run_suite: what is refused before anything runs, what is computed, what names a run."""
 
 import json
 import re
@@ -108,7 +108,10 @@ def test_a_typo_is_one_line_that_names_the_line(tmp_path, toy, old, new, line, m
         ("- toy", "a suite should be a mapping"),
         ("problems: [toy]", "a suite needs 'strategies'"),
         (GOOD.replace("equal, 'fixed:alpha=0.3', ", ""), "no strategy is listed"),
-        (GOOD.replace("single", "'fixed:alpha=0.30'"), "'fixed:alpha=0.30' is listed twice, first as 'fixed:alpha=0.3'"),
+        (
+            GOOD.replace("single", "'fixed:alpha=0.30'"),
+            "'fixed:alpha=0.30' is listed twice, first as 'fixed:alpha=0.3'",
+        ),
         (GOOD.replace("toy: {epochs: 3}", "{}"), "no problem is listed"),
     ],
 )
@@ -118,7 +121,7 @@ def test_a_suite_that_compares_nothing_is_refused(tmp_path, toy, text, message):
 
 
 def test_a_missing_suite(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file .*nowhere.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*nowhere\.yaml"):
         load_suite(tmp_path / "nowhere.yaml")
 
 
@@ -152,13 +155,13 @@ def test_overrides_are_checked_first(tmp_path, toy, overrides):
 
 def test_an_unwritable_folder_is_told_before_anything_is_loaded(tmp_path, toy):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(OSError, match="cannot write results to .*out: .*choose another folder"):
+    with pytest.raises(OSError, match=r"cannot write results to .*out: .*choose another folder"):
         run_suite(suite(tmp_path, GOOD), tmp_path / "out", jobs=1, progress=False, runner=pretend)
     assert not toy
 
 
 def test_more_processes_than_cores_are_refused(tmp_path, toy):
-    with pytest.raises(ValueError, match="more than the .* cores"):
+    with pytest.raises(ValueError, match=r"more than the .* cores"):
         run_suite(suite(tmp_path, GOOD), tmp_path, jobs=1, threads=10_000, runner=pretend)
     with pytest.raises(ValueError, match="at least 1, found jobs=0"):
         run_suite(suite(tmp_path, GOOD), tmp_path, jobs=0, runner=pretend)
@@ -169,9 +172,11 @@ def test_only_what_is_missing_or_failed_runs_again(tmp_path, toy, capsys):
     first = run_suite(found, tmp_path, jobs=1, runner=pretend)
     assert "8 runs: 0 in" in capsys.readouterr().err
     files = {result["id"]: tmp_path / "runs" / f"{result['id']}.json" for result in first}
-    gone, failed, broken, *kept = files
+    gone, _failed, broken, *kept = files
     files[gone].unlink()
-    write_result({**first[1], "status": "failed", "error": {"type": "E", "message": "", "traceback": ""}}, tmp_path)
+    write_result(
+        {**first[1], "status": "failed", "error": {"type": "E", "message": "", "traceback": ""}}, tmp_path
+    )
     files[broken].write_text("{")
     before = {run_id: files[run_id].stat().st_mtime_ns for run_id in kept}
     assert run_suite(found, tmp_path, jobs=1, runner=pretend) == first
@@ -193,7 +198,14 @@ def test_an_id_holds_everything_that_decides_a_run():
     spec = RunSpec("csv:/data/My File.csv:regress=age", "fixed:alpha=0.3", None, Settings())
     changed = {"problem": "toy", "strategy": "fixed:alpha=0.4", "only": "ner"}
     others = [replace(spec, **{key: value}) for key, value in changed.items()]
-    values = {"epochs": 9, "batch_size": 9, "lr": 0.5, "weight_decay": 0.5, "schedule": "cosine", "warmup": 0.5}
+    values = {
+        "epochs": 9,
+        "batch_size": 9,
+        "lr": 0.5,
+        "weight_decay": 0.5,
+        "schedule": "cosine",
+        "warmup": 0.5,
+    }
     values |= {"clip": None, "accumulate": 2, "precision": "bf16", "patience": 3, "device": "cpu", "seed": 8}
     assert values.keys() == {field.name for field in fields(Settings)}
     others += [replace(spec, settings=Settings(**{key: value})) for key, value in values.items()]

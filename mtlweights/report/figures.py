@@ -182,7 +182,7 @@ def _figure(panels: int, label: str, key: str) -> Iterator[tuple[Figure, list[st
 def _inline(svg: str, label: str, key: str) -> str:
     """An SVG file as an element of the page: no fixed size, ids of its own, the page's colours."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
+    svg = re.sub(r"<svg[^>]*?viewBox=(\"[^\"]*\")[^>]*>", r"<svg viewBox=\1>", svg, count=1)
     prefix = re.sub(r"\W+", "-", key)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _VARIABLES.items():
