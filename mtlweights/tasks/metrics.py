@@ -39,8 +39,8 @@ def pearson(predicted: np.ndarray, expected: np.ndarray) -> float:
 def span_f1(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> float:
     """Micro F1 over the entity spans of sentences of IOB2 labels.
 
-    A span counts if its type and both ends are right (seqeval's strict mode): an ``I-`` that continues no span
-    of its type starts none. 0.0 where no span is expected or predicted.
+    A span counts if its type and both ends are right (seqeval's strict mode): an ``I-`` that continues no
+    span of its type starts none. 0.0 where no span is expected or predicted.
 
     Raises:
         ImportError: seqeval is not installed.

@@ -1,0 +1,107 @@
+"""Readers: text files to sentences, pairs and rows. A reader knows no task."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+#: column names of CoNLL-U, by position
+CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+_COLUMNS = re.compile(r"#\s*global\.columns\s*=\s*(.+)")
+_NOT_A_WORD = re.compile(r"\d+-\d+|\d+\.\d+")  # CoNLL-U: multi-word range, empty node
+
+Row = list[str]
+
+
+def column_names(path: Path) -> tuple[str, ...]:
+    """Names of a column file's columns.
+
+    From its ``# global.columns = ID FORM ...`` line, lower-cased; else CoNLL-U's where the rows have ten
+    columns; else none, and columns go by their number.
+    """
+    for _, line in _lines(path):
+        if header := _COLUMNS.match(line):
+            return tuple(header[1].lower().split())
+        if line.strip() and not line.startswith(("# ", "-DOCSTART-")):
+            return CONLLU if len(_cells(line)) == len(CONLLU) else ()
+    return ()
+
+
+def read_columns(path: Path) -> list[list[Row]]:
+    """Sentences of a column file (CoNLL-U, CoNLL-2003, BIO): a row of cells for each word.
+
+    A blank line ends a sentence; cells are split at tabs, else at blanks. Skipped: ``-DOCSTART-`` lines;
+    lines before a sentence that start with ``# `` (not ``#word``, as in tweets); in files whose first column
+    is ``id`` every line with ``#``, multi-word ranges and empty nodes. CRLF and a byte-order mark are fine.
+
+    Raises:
+        ValueError: no sentence, a row with another number of columns than the first, or no UTF-8.
+    """
+    sentences: list[list[Row]] = [[]]
+    conllu = column_names(path)[:1] == ("id",)
+    width = 0
+    for number, line in _lines(path):
+        if not line.strip():
+            if sentences[-1]:
+                sentences.append([])
+            continue
+        cells = _cells(line)
+        if line.startswith("-DOCSTART-") or (line.startswith("# ") and not sentences[-1]):
+            continue
+        if conllu and (line.startswith("#") or _NOT_A_WORD.fullmatch(cells[0])):
+            continue
+        width = width or len(cells)
+        if len(cells) != width:
+            raise ValueError(f"{path}, line {number}: expected {width} columns as above, found {len(cells)}.")
+        sentences[-1].append(cells)
+    if not sentences[-1]:
+        sentences.pop()
+    if not sentences:
+        raise ValueError(f"{path}: no sentence found; expected a word a line, blank lines between sentences.")
+    return sentences
+
+
+def read_table(
+    path: Path, delimiter: str = ",", header: tuple[str, ...] | None = None
+) -> list[dict[str, str]]:
+    """Rows of a delimited file as column -> cell; the names are its first line's, or ``header``.
+
+    Raises:
+        ValueError: no row, a column name given twice or empty, a row of another length, or no UTF-8.
+    """
+    lines = (line for _, line in _lines(path))
+    if delimiter == "\t":  # no quoting: a quote in a sentence is a quote
+        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        rows = csv.reader(lines, delimiter=delimiter)
+    names = list(header) if header else [name.strip() for name in next(rows, [])]
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"{path}: expected a header of different names, found {', '.join(names)!r}.")
+    table = []
+    for row in rows:
+        if not row:
+            continue
+        if len(row) != len(names):
+            where = f"{path}, line {rows.line_num}"
+            raise ValueError(f"{where}: expected {len(names)} cells as in the header, found {len(row)}.")
+        table.append(dict(zip(names, map(str.strip, row), strict=True)))
+    if not table:
+        raise ValueError(f"{path}: no rows found; expected a header line and a row for each example.")
+    return table
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends. Only LF and CRLF end a line: tweets hold stranger ones."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def _cells(line: str) -> Row:
+    return line.split("\t") if "\t" in line else line.split()
