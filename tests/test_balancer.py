@@ -184,6 +184,22 @@ def test_a_task_first_seen_later_grows_the_shared_set():
     assert_same(gradients_of(model), gradients_of(stepped("mgda")[0]))
 
 
+def test_what_was_shared_stays_shared_when_a_batch_does_not_reach_it():
+    model = toy(2)
+    balancer = Balancer("mgda", names(2), model)
+    balancer(losses_of(model, batch())).backward()
+    for _ in range(2):
+        model.zero_grad()
+        losses = losses_of(model, batch())
+        losses["t0"] = model.heads[0].weight.pow(2).sum()
+        balancer(losses).backward()
+        assert "Shared: 4 tensors" in balancer.explain()
+    row = row_of(model, batch(), "t1", list(model.encoder.parameters()))
+    size = math.sqrt(sum(g.pow(2).sum().item() for g in row))
+    assert balancer.metrics()["norm/t1"].item() == pytest.approx(size, rel=1e-5)
+    assert balancer.metrics()["norm/t0"].item() == 0.0
+
+
 @pytest.mark.parametrize(
     "choose",
     [
@@ -346,7 +362,9 @@ def test_gramian_is_exact_over_millions_of_elements():
     flat = torch.randn(3, 3_000_000, generator=g) * torch.tensor([[1e-3], [1.0], [1e3]]) + 0.01
     rows = [[r[:5], r[5:40_000].view(-1, 5), r[40_000:]] for r in flat]
     exact = (flat.double() @ flat.double().T).numpy()
-    found = gradients.gramian(rows, [0, 1, 2]).numpy()
+    found = gradients.gramian(rows, [0, 1, 2])
+    assert found.dtype == torch.float64
+    found = found.numpy()
     size = np.sqrt(np.diag(exact))
     assert np.abs(found - exact).max() > 0
     assert (np.abs(found - exact) / np.outer(size, size)).max() < 1e-6

@@ -74,7 +74,7 @@ def test_another_models_optimizer_does_not_commit():
     assert balancer.strategy.calls == 1
 
 
-@pytest.mark.parametrize("reset", ["none", "zero", "data"])
+@pytest.mark.parametrize("reset", ["none", "zero", "data", "kept"])
 @pytest.mark.parametrize("name", [Counting, "uw"])
 def test_without_an_optimizer_the_next_call_commits(name, reset):
     balancer, model, _ = make(name, False)
@@ -87,9 +87,9 @@ def test_without_an_optimizer_the_next_call_commits(name, reset):
                     p.data -= 0.01 * p.grad
                 elif p.grad is not None:
                     p -= 0.01 * p.grad
-                if reset != "zero":
+                if reset in ("none", "data"):
                     p.grad = None
-                elif p.grad is not None:
+                elif reset == "zero" and p.grad is not None:
                     p.grad.zero_()
     balancer.state_dict()
     assert int(balancer.strategy.step) == 3
@@ -146,8 +146,8 @@ def test_overflow_in_a_head_only_is_a_skipped_step(name, fused):
 def test_learned_weights_move_once_per_step_by_the_mean_gradient():
     once, model, optimizer = make("uw", True)
     micro, copied, other = make("uw", True)
-    for step in range(3):
-        for balancer, net, opt, k in ((once, model, optimizer, 1), (micro, copied, other, 4)):
+    for step in range(4):
+        for balancer, net, opt, k in ((once, model, optimizer, 1), (micro, copied, other, (1, 4, 2, 7)[step])):
             opt.zero_grad()
             for _ in range(k):
                 (balancer(losses_of(net, batch(seed=step))) / k).backward()
