@@ -257,3 +257,32 @@ def test_whatever_goes_wrong_in_a_run_is_in_its_result(monkeypatch):
     assert result["status"] == "failed"
     assert (result["error"]["type"], result["error"]["message"]) == ("OSError", "the disk is gone")
     assert "in load" in result["error"]["traceback"] and result["environment"]["torch"]
+
+
+def test_a_real_comparison_from_suite_to_table(tmp_path):
+    """Nothing pretended: a worker's result is the one the same run gives here."""
+    path = tmp_path / "small.yaml"
+    path.write_text("problems: [breast_cancer]\nstrategies: [pcgrad]\nseeds: [4]\nsettings: {epochs: 2}")
+    results = run_suite(load_suite(path), tmp_path, jobs=1, progress=False)
+    assert [(result["strategy"], result["only"], result["status"]) for result in results] == [
+        ("equal", "diagnosis", "ok"),
+        ("equal", "radius", "ok"),
+        ("pcgrad", None, "ok"),
+    ]
+    assert [list(result["test"]) for result in results] == [
+        ["diagnosis"],
+        ["radius"],
+        ["diagnosis", "radius"],
+    ]
+    settings = Settings(**results[2]["settings"])
+    assert (settings.epochs, settings.seed) == (2, 4)
+    here = run(RunSpec("breast_cancer", "pcgrad", None, settings))
+    assert here["test"] == results[2]["test"] and here["id"] == results[2]["id"]
+    assert len(here["history"]) == 2 and here["dev"] == here["history"][here["best_epoch"] - 1]["dev"]
+    assert "breast_cancer" in text_tables(results)
+
+
+def test_the_embedded_suite():
+    found = load_suite()
+    assert found.name == "embedded" and list(found.problems) == ["tagging", "breast_cancer"]
+    assert len(found.strategies) == 9 and len(found.seeds) == 3
