@@ -159,11 +159,9 @@ class BiLSTM(Encoder):
     def _recur(self, embedded: Tensor, mask: Tensor) -> Tensor:
         # An empty example counts as one word of padding, so that the graph stays connected.
         lengths = mask.sum(1).clamp(min=1).cpu()
-        # In float32: rounding errors add up over words, and the CPU kernel refuses mixed types.
-        with torch.autocast(embedded.device.type, enabled=False):
-            packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-            states, _ = self.lstm(packed)
-            padded, _ = pad_packed_sequence(states, batch_first=True, total_length=mask.shape[1])
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = self.lstm(packed)
+        padded, _ = pad_packed_sequence(states, batch_first=True, total_length=mask.shape[1])
         return padded * mask.unsqueeze(-1)
 
 
