@@ -267,7 +267,9 @@ def test_says_which_file_is_damaged(saved, damage):
     path = saved / "checkpoint.pt"
     whole = path.read_bytes()
     middle = len(whole) // 2
-    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    weights = checkpoint.load(path)["model"]["encoder.layers.0.weight"].numpy().tobytes()
+    at = whole.index(weights) + 5  # one bit of one weight
+    flipped = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
     path.write_bytes({"empty": b"", "cut": whole[:middle], "garbage": b"hello", "flipped": flipped}[damage])
     with pytest.raises(
         ValueError, match=r"checkpoint.pt is damaged \(.*\): delete it to train from the start"

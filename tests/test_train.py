@@ -5,7 +5,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import mtlweights.train.loop
 from mtlweights import Balancer
-from mtlweights.models import MLP, MultiTaskModel, TableInputs
+from mtlweights.data import Problem
+from mtlweights.models import MLP, TableInputs
 from mtlweights.tasks import Task
 from mtlweights.train import Settings, evaluate, fit, resolve_device
 from mtlweights.train.history import History, Mean
@@ -25,34 +27,8 @@ SIZE = Task("size", "regression", ("rmse", "pearson"), untrained=1.5, target=0.0
 CPU = Settings(epochs=3, batch_size=8, lr=0.02, device="cpu")
 
 
-@dataclass(frozen=True)
-class Toy:
-    """A Problem of random rows: which column is largest (colour), and their weighted sum (size)."""
-
-    splits: dict
-    inputs: TableInputs
-    name: str = "toy"
-    tasks: tuple = (COLOUR, SIZE)
-    dropout: float = 0.1
-
-    def build(self):
-        return MultiTaskModel(MLP(self.inputs.n_inputs, (16,), self.dropout), self.tasks)
-
-    @property
-    def settings(self):
-        return {"epochs": 2, "device": "cpu"}
-
-    def collate(self, examples):
-        colour = torch.tensor([e["targets"].get("colour", -100) for e in examples])
-        size = torch.tensor([e["targets"].get("size", math.nan) for e in examples])
-        targets = {"colour": colour, "size": size}
-        counts = {task.name: task.count(targets[task.name]) for task in self.tasks}
-        counts = {name: count for name, count in counts.items() if count}
-        inputs = self.inputs([e["input"] for e in examples])
-        return {"inputs": inputs, "targets": {name: targets[name] for name in counts}, "counts": counts}
-
-
 def toy(n=60, dropout=0.1):
+    """A Problem of random rows: which column is largest (colour), and their weighted sum (size)."""
     draw = np.random.default_rng(0)
 
     def examples(n):
@@ -66,7 +42,9 @@ def toy(n=60, dropout=0.1):
         ]
 
     splits = {"train": examples(n), "dev": examples(40), "test": examples(30)}
-    return Toy(splits, TableInputs.fit([e["input"] for e in splits["train"]]), dropout=dropout)
+    inputs = TableInputs.fit([e["input"] for e in splits["train"]])
+    encoder = partial(MLP, inputs.n_inputs, (16,), dropout)
+    return Problem("toy", (COLOUR, SIZE), splits, inputs, encoder, {"epochs": 2, "device": "cpu"})
 
 
 def pair(problem, strategy="equal", kind=Balancer, **options):
@@ -147,13 +125,13 @@ def test_a_function_of_the_seed_alone():
 
 
 def test_each_epoch_is_shuffled_anew():
-    class Seen(Toy):
+    class Seen(Problem):
         def collate(self, examples):
             order.extend(id(e) for e in examples)
             return super().collate(examples)
 
     order, base = [], toy()
-    problem = Seen(base.splits, base.inputs)
+    problem = Seen(**vars(base))
     fit(*pair(problem), problem, replace(CPU, epochs=2), progress=False)
     train = {id(e) for e in base.splits["train"]}
     order = [i for i in order if i in train]
@@ -315,14 +293,14 @@ def test_names_the_task_epoch_and_step_of_a_bad_loss():
     examples = list(problem.splits["train"])
     examples[7] = {"input": examples[7]["input"], "targets": {"colour": 1, "size": math.inf}}
 
-    class Bad(Toy):
+    class Bad(Problem):
         def collate(self, examples):
             batch = super().collate(examples)
             sizes.append(bool(torch.isinf(batch["targets"]["size"]).any()))
             return batch
 
     sizes = []
-    problem = Bad({**problem.splits, "train": examples}, problem.inputs)
+    problem = Bad(**vars(with_train(problem, examples)))
     with pytest.raises(FloatingPointError) as error:
         fit(*pair(problem), problem, CPU, progress=False)
     step = sizes.index(True) + 1
@@ -355,7 +333,10 @@ def test_evaluate_is_task_score_over_the_split_in_order():
     model, _ = pair(problem)
     model.heads["size"].eval()
     batch = problem.collate(problem.splits["test"])
+    grads = []
+    model.register_forward_hook(lambda *_: grads.append(torch.is_grad_enabled()))
     got = evaluate(model, problem, "test", batch_size=7, device="cpu")
+    assert grads == [False] * 5
     assert model.training and not model.heads["size"].training
     model.eval()
     outputs = model(batch["inputs"]).outputs
@@ -363,7 +344,6 @@ def test_evaluate_is_task_score_over_the_split_in_order():
         assert got[task.name] == pytest.approx(
             task.score([outputs[task.name]], [batch["targets"][task.name]])
         )
-    assert all(p.grad is None for p in model.parameters())
 
 
 def test_evaluate_takes_no_random_numbers():

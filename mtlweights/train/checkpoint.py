@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,9 @@ def load(path: Path) -> dict[str, Any]:
         ValueError: the file is damaged, or was written by another version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch reads on over a wrong checksum
+            if part := archive.testzip():
+                raise zipfile.BadZipFile(f"wrong checksum of {part}")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise

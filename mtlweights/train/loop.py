@@ -197,9 +197,8 @@ class Loop:
             "run": self.identity,
             "model": self.model.state_dict(),
             "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),  # with the balancer's, attached to it
             "schedule": self.schedule.state_dict(),
-            "balancer": self.balancer.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "rng": checkpoint.rng_state(),
             "history": asdict(self.history),
@@ -211,7 +210,6 @@ class Loop:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.balancer.load_state_dict(state["balancer"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{path} is of another model ({reason}): use another folder") from None

@@ -13,7 +13,7 @@ from ..tasks import Task
 from .settings import one_of, resolve_device
 
 if TYPE_CHECKING:
-    from ..data import Problem
+    from ..data import Example, Problem
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     return {task.name: task.score(outputs[task.name], targets[task.name]) for task in problem.tasks}
 
 
-def is_labelled(task: Task, example: dict[str, Any]) -> bool:
+def is_labelled(task: Task, example: Example) -> bool:
     """Whether the example has a label, or a word with one, for the task."""
     target = example["targets"].get(task.name)
     return target is not None and task.count(torch.as_tensor(target)) > 0
