@@ -98,6 +98,12 @@ def test_min_norm_of_orthogonal_gradients_weighs_by_inverse_square():
     assert min_norm(np.diag(squares)) == pytest.approx((1 / squares) / (1 / squares).sum(), rel=1e-12)
 
 
+def test_min_norm_finds_a_tiny_share():
+    """g_1 . (g_1 - g_2) = 1e-7 and |g_1 - g_2|^2 = 1: so much of g_2 shortens g_1."""
+    jacobian = np.array([[1.0, 0.0, 0.0], [1 - 1e-7, 1.0, 0.0], [5.0, 0.0, 1.0]])
+    assert min_norm(jacobian @ jacobian.T)[1:] == pytest.approx([1e-7, 0], rel=1e-4)
+
+
 def surgery(jacobian, orders):
     """PCGrad on the gradients themselves, as the paper writes it."""
     total = np.zeros(jacobian.shape[1])

@@ -40,7 +40,8 @@ def play(strategy, steps):
         record.append(weigh(strategy, rng.normal(size=(n_tasks, 4)), losses))
         update(strategy, np.arange(n_tasks))
         if step % 3 == 2:
-            strategy.end_epoch(losses, rng.uniform(size=n_tasks))
+            unseen = rng.random(n_tasks) < 0.5
+            strategy.end_epoch(np.where(unseen, np.nan, losses), np.where(unseen, np.nan, losses / 3))
     return np.array(record)
 
 

@@ -36,8 +36,9 @@ def min_norm(gram: np.ndarray) -> np.ndarray:
 
     Closed form for m = 2, else Wolfe's active-set algorithm (P. Wolfe, "Finding the nearest point in
     a polytope", Mathematical Programming 11, 1976, https://doi.org/10.1007/BF01580381). Every major
-    cycle lowers the objective or is the last, so it ends. All tolerances are relative. Tasks with a
-    zero gradient, if any, share the weight: the minimum is zero.
+    cycle lowers the objective or is the last, so it ends. All tolerances are relative: the objective
+    is exact up to rounding, and so the point up to its square root where the objective is flat. Tasks
+    with a zero gradient, if any, share the weight: the minimum is zero.
     """
     squared = np.diagonal(gram)
     zero = squared <= 0
