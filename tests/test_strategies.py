@@ -109,17 +109,21 @@ def test_absent_task_is_left_alone(name, hyperparameters):
     strategy = make(name, 3, **hyperparameters)
     play(strategy, range(8))
     before = {key: value.clone() for key, value in strategy.state_dict().items()}
+
+    def unmoved(key):
+        return np.array_equal(strategy.state_dict()[key][1], before[key][1], equal_nan=True)
+
     present = np.array([0, 2])
     weights = weigh(strategy, np.random.default_rng(0).normal(size=(2, 4)), np.array([0.3, 0.7]), present)
     assert weights.shape == (2,)
     assert np.isfinite(weights).all()
     update(strategy, present)
     rows = {key for key, value in before.items() if value.shape[:1] == (3,)}
-    assert all(torch.equal(strategy.state_dict()[key][1], before[key][1]) for key in rows)
+    assert all(unmoved(key) for key in rows)
     # Nor does a hook without news of it move what is known of it; only its share of the sum may.
     nan = float("nan")
     strategy.end_epoch(np.array([0.2, nan, 0.4]), np.array([0.2, nan, 0.4]))
-    assert all(torch.equal(strategy.state_dict()[key][1], before[key][1]) for key in rows - {"weight"})
+    assert all(unmoved(key) for key in rows - {"weight"})
 
 
 @configured
@@ -151,12 +155,12 @@ def test_scale_of_the_losses(name, hyperparameters):
 @configured
 def test_resumed_run_is_bit_identical(name, hyperparameters, tmp_path):
     strategy = make(name, 4, **hyperparameters)
-    play(strategy, range(10))
+    play(strategy, range(16))
     torch.save(strategy.state_dict(), tmp_path / "state.pt")
-    expected = play(strategy, range(10, 30))
+    expected = play(strategy, range(16, 40))
     resumed = make(name, 4, **hyperparameters)
     resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True), strict=True)
-    assert (play(resumed, range(10, 30)) == expected).all()
+    assert (play(resumed, range(16, 40)) == expected).all()
 
 
 @configured
