@@ -56,7 +56,7 @@ def _key(words: list[str]) -> tuple[str, ...]:
 
 def tagging(name: str, options: Mapping[str, Any]) -> Problem:
     """Sentences of a small grammar, see `mtlweights.data.grammar`; the same ones on every machine."""
-    settings = {"bilstm": {"epochs": 10, "batch_size": 8, "lr": 6e-3}}
+    settings = {"bilstm": {"epochs": 10, "batch_size": 4, "lr": 6e-3}}
     dims = {
         "hidden": 64,
         "word_dim": 48,

@@ -25,7 +25,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     text = text.strip()
     match = _OPTIONS.fullmatch(text)
     name = match["name"] if match else text
-    if not name or name.endswith(":"):
+    if not name or name.startswith(":") or name.endswith(":"):
         raise ValueError(f"expected name:key=value,key=value, found {text!r}.")
     options: dict[str, Any] = {}
     for part in _split(match["options"], text) if match else ():

@@ -1,0 +1,64 @@
+"""Metrics against hand-computed values, and against scikit-learn and seqeval's own definition."""
+
+import sys
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from mtlweights.tasks import metrics
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classification_metrics_equal_scikit_learns(seed):
+    generator = np.random.default_rng(seed)
+    predicted, expected = generator.integers(0, 5, 40), generator.integers(0, 6, 40)
+    assert metrics.accuracy(predicted, expected) == sklearn_metrics.accuracy_score(expected, predicted)
+    assert metrics.macro_f1(predicted, expected) == pytest.approx(
+        sklearn_metrics.f1_score(expected, predicted, average="macro", zero_division=0)
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e100])
+def test_pearson_equals_numpys_at_any_scale(scale):
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    assert metrics.pearson(scale * x, x + y) == pytest.approx(np.corrcoef(x, x + y)[0, 1])
+    assert metrics.pearson(x, -3 * x) == pytest.approx(-1)
+
+
+def test_pearson_of_a_constant_is_zero():
+    assert metrics.pearson(np.full(5, 0.1), np.arange(5.0)) == 0.0
+    assert metrics.pearson(np.arange(5.0), np.full(5, 0.1)) == 0.0
+
+
+def test_rmse():
+    assert metrics.rmse(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "f1"),
+    [
+        ("O B-PER I-PER O B-LOC", 1.0),
+        ("O B-PER O O B-LOC", 0.5),  # too short
+        ("O B-ORG I-ORG O B-LOC", 0.5),  # wrong type
+        ("O I-PER I-PER O B-LOC", 2 / 3),  # strict: I- starts no span
+        ("O B-PER I-PER O O", 2 / 3),
+        ("B-PER B-PER I-PER O B-LOC", 0.8),
+        ("O O O O O", 0.0),
+    ],
+)
+def test_span_f1(predicted, f1):
+    expected = "O B-PER I-PER O B-LOC"
+    assert metrics.span_f1([predicted.split()], [expected.split()]) == pytest.approx(f1)
+
+
+def test_span_f1_does_not_join_spans_over_sentences_and_takes_text_without_any():
+    assert metrics.span_f1([["B-PER"], ["I-PER"]], [["B-PER"], ["O"]]) == 1.0
+    assert metrics.span_f1([["O"]], [["O"]]) == 0.0
+    assert metrics.span_f1([["B-PER"]], [["O"]]) == 0.0
+
+
+def test_span_f1_without_seqeval_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "seqeval.metrics", None)
+    with pytest.raises(ImportError, match=r"pip install mtlweights\[bench\]"):
+        metrics.span_f1([["O"]], [["O"]])

@@ -1,0 +1,141 @@
+"""Task and spec strings."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtlweights.tasks import Task, format_spec, mean_normalised, parse_spec
+
+NER = Task("ner", "tokens", ("span_f1", "accuracy"), ("O", "B-PER", "I-PER"))
+KIND = Task("kind", "classification", ("accuracy", "macro_f1"), ("a", "b"), untrained=0.5)
+AGE = Task("age", "regression", ("rmse", "pearson"), untrained=4.0, target=0.0, mean=10.0, std=4.0)
+
+
+def test_token_loss_is_the_mean_over_labelled_words():
+    logits = torch.randn(2, 3, 3, generator=torch.manual_seed(0))
+    target = torch.tensor([[0, 2, -100], [1, -100, -100]])
+    picked = logits.log_softmax(-1)[[0, 0, 1], [0, 1, 0], [0, 2, 1]]
+    torch.testing.assert_close(NER.loss(logits, target), -picked.mean())
+    assert NER.count(target) == 3
+
+
+def test_regression_loss_is_in_raw_units_and_missing_targets_give_no_gradient():
+    output = torch.tensor([1.0, 2.0, 5.0], requires_grad=True)
+    target = torch.tensor([3.0, math.nan, 5.0])
+    loss = AGE.loss(output, target)
+    loss.backward()
+    assert loss.item() == 2.0
+    assert output.grad.tolist() == [-2.0, 0.0, 0.0]
+    assert AGE.count(target) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "target"),
+    [
+        (NER, (2, 3, 3), torch.full((2, 3), -100)),
+        (KIND, (2, 2), torch.full((2,), -100)),
+        (AGE, (2,), torch.full((2,), math.nan)),
+    ],
+)
+def test_without_labels_the_loss_is_a_zero_in_the_graph(task, shape, target):
+    output = torch.randn(shape, requires_grad=True)
+    loss = task.loss(output, target)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert output.grad.eq(0).all()
+    assert all(math.isnan(value) for value in task.score([output], [target]).values())
+
+
+def test_scores_join_batches_of_different_widths_and_leave_out_missing_words():
+    targets = [torch.tensor([[0, 1, 2]]), torch.tensor([[1, -100], [-100, -100]])]
+    outputs = [torch.eye(3)[target.clamp(min=0)] for target in targets]
+    outputs[1][0, 0] = torch.tensor([1.0, 0.0, 0.0])  # O instead of B-PER
+    scores = NER.score(outputs, targets)
+    assert list(scores) == ["span_f1", "accuracy"]
+    assert scores["accuracy"] == 0.75
+    assert scores["span_f1"] == pytest.approx(2 / 3)  # one span found of two, none too many
+
+
+def test_classification_and_regression_scores():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0], [9.0, 0.0]])
+    scores = KIND.score([logits], [torch.tensor([0, 1, 1, -100])])
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["macro_f1"] == pytest.approx(2 / 3)
+    scores = AGE.score(
+        [torch.tensor([1.0, 2.0]), torch.tensor([4.0])], [torch.tensor([1.0, 2.0]), torch.tensor([1.0])]
+    )
+    assert scores["rmse"] == pytest.approx(math.sqrt(3))
+    assert isinstance(scores["pearson"], float)
+
+
+def test_normalised_scores_point_up_whatever_the_metric():
+    assert not AGE.higher_is_better and KIND.higher_is_better
+    assert (AGE.normalised(4.0), AGE.normalised(1.0), AGE.normalised(0.0)) == (0.0, 0.75, 1.0)
+    assert (KIND.normalised(0.5), KIND.normalised(1.0), KIND.normalised(0.25)) == (0.0, 1.0, -0.5)
+    scores = {"kind": {"accuracy": 0.75, "macro_f1": 0.0}, "age": {"rmse": 1.0, "pearson": 0.0}}
+    assert mean_normalised([KIND, AGE], scores) == 0.625
+
+
+def test_outputs():
+    assert (NER.n_outputs, KIND.n_outputs, AGE.n_outputs) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "token"}, "one of tokens, classification, regression"),
+        ({"metrics": ("f1",)}, "metrics of tokens are"),
+        ({"metrics": ()}, "metrics of tokens are"),
+        ({"metrics": ("rmse",)}, "metrics of tokens are"),
+        ({"labels": ()}, "two or more labels, found 0"),
+        ({"labels": ("O",)}, "two or more labels, found 1"),
+        ({"labels": ("O", "PER")}, "needs labels O, B-TYPE and I-TYPE"),
+        ({"untrained": 1.0}, "nothing to normalise by"),
+        ({"std": 0.0}, "std should be above 0"),
+    ],
+)
+def test_a_task_that_cannot_work_is_refused(changes, message):
+    given = {"name": "x", "kind": "tokens", "metrics": ("span_f1",), "labels": ("O", "B-PER")}
+    with pytest.raises(ValueError, match=message):
+        Task(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pcgrad", ("pcgrad", {})),
+        ("fixed:alpha=0.3", ("fixed", {"alpha": 0.3})),
+        (
+            "x:a=1,b=-2.5e-3,c=true,d=none,e=[1,b, 'c,d'],f=\"3\"",
+            ("x", {"a": 1, "b": -2.5e-3, "c": True, "d": None, "e": [1, "b", "c,d"], "f": "3"}),
+        ),
+        ("pkg.mod:Class", ("pkg.mod:Class", {})),
+        ("pkg.mod:Class:alpha=0.3", ("pkg.mod:Class", {"alpha": 0.3})),
+        ("conll:/x/y.conllu", ("conll:/x/y.conllu", {})),
+        ("csv:C:\\x\\y.csv:regress=[a,b]", ("csv:C:\\x\\y.csv", {"regress": ["a", "b"]})),
+        ("csv:/x/k=v/y.csv:regress=a", ("csv:/x/k=v/y.csv", {"regress": "a"})),
+    ],
+)
+def test_specs(text, expected):
+    assert parse_spec(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":a=1", "x:", "x:a=", "x:a=1,b", "x:a=1,a=2", "x:a=[1", "x:a='b"])
+def test_a_spec_that_cannot_be_read_is_refused(text):
+    with pytest.raises(ValueError, match=r"expected|twice|not closed"):
+        parse_spec(text)
+
+
+values = st.sampled_from(
+    [None, True, False, 0, 1, -7, 10**20, 0.0, 1.0, -2.5e-7, math.inf, "", "a b", "3", "none"]
+)
+texts = st.text('ab ,[]=:"', max_size=4)
+
+
+@given(st.lists(values | texts | st.lists(values | texts, max_size=2), max_size=3))
+def test_a_spec_reads_back_as_it_was_written(given_values):
+    options = dict(zip("abc", given_values, strict=False))
+    assert parse_spec(format_spec("name:PATH", options)) == ("name:PATH", options)
