@@ -88,6 +88,8 @@ class Balancer:
         self.strategy.seed = seed
         check_heads(heads, self.strategy)
         check_numbers(self.strategy, every, smoothing, accumulation, weight_lr)
+        self.heads, self.every, self.smoothing = heads, every, smoothing
+        self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
         self._state = State(self.strategy, weight_lr)
         self._sharing = Sharing(self.tasks, self.model, shared)
