@@ -17,7 +17,7 @@ from torch import Tensor
 from .step import Step
 from .strategies import Strategy
 
-BETAS, EPS = (0.9, 0.999), 1e-8
+BETAS, EPS = (0.9, 0.999), 1e-16  # no step may depend on the scale of the losses
 
 
 class State:
