@@ -88,9 +88,10 @@ def sick(name: str, options: Mapping[str, Any]) -> Problem:
             for row in read_table(data_file(f"sick/{file}.txt"), "\t")
         ]
     classes = {part: [y["entailment"] for _, y in items] for part, items in splits.items()}
+    scores: list[Any] = [y["relatedness"] for _, y in splits["train"]]
     tasks = [
         label_task("entailment", "classification", classes),
-        number_task("relatedness", [y["relatedness"] for _, y in splits["train"]], ("pearson", "rmse")),
+        number_task("relatedness", scores, ("pearson", "rmse")),
     ]
     return text_problem(name, tasks, examples(tasks, splits), options)
 
@@ -122,7 +123,7 @@ def breast_cancer(name: str, options: Mapping[str, Any]) -> Problem:
         ([float(row[i]) for i in inputs], {"diagnosis": str(label), "radius": float(row[radius])})
         for row, label in zip(data.data, np.asarray(data.target_names)[data.target], strict=True)
     ]
-    return _table(name, items, "diagnosis", "radius", options, {"epochs": 40, "batch_size": 32, "lr": 2e-3})
+    return _table(name, items, "diagnosis", "radius", options, {"epochs": 30, "batch_size": 32, "lr": 1e-3})
 
 
 def _table(

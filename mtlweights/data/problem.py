@@ -95,4 +95,5 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """End of an error message on an unknown name: the closest known one, and all of them."""
     names = [str(name) for name in known]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}? " * bool(close) + f"known: {', '.join(names) or 'none'}."
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}known: {', '.join(names) or 'none'}."
