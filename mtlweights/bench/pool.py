@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,8 +61,10 @@ def _workers() -> Iterator[dict[int, tuple[BaseProcess, RunSpec]]]:
         yield active
     finally:
         for process, _ in active.values():
-            process.kill()
+            process.terminate()
         for process, _ in active.values():
+            process.join(5)
+            process.kill()
             process.join()
 
 
@@ -79,9 +82,10 @@ def _start(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> BasePro
 def _work(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> None:
     import torch
 
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent ends its workers
+    # Ctrl-C reaches the whole group, but it is the parent that ends its workers, and in order: killed
+    # outright, they would leave semaphores behind
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     write_result(runner(spec), folder)

@@ -103,6 +103,8 @@ def summary(comparison: Comparison) -> str:
     seeds = f"{len(comparison.seeds)} seed{'s' * (len(comparison.seeds) > 1)}"
     if not any(found.values()):
         return f"{seeds}; no arm can be compared with single-task training."
+    if len(comparison.seeds) == 1:
+        return "One seed gives no interval, and so no verdict against single-task training."
     if not found["better"] and not found["worse"]:
         return (
             f"Δm against single-task training, {seeds}: no arm is better or worse beyond its 95 % interval."
