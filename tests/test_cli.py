@@ -203,6 +203,8 @@ BAD = {
     "unknown option of a strategy": (["train", SPEC, "-s", "fixed:alfa=0.3"], ["alfa"]),
     "weights for three tasks of two": (["train", SPEC, "-s", "fixed:alpha=[1,2,3]"], ["alpha", "3"]),
     "unknown problem": (["train", "taging", "-s", "uw"], ["'taging'", "'tagging'"]),
+    "a problem like none": (["train", "xyzzy", "-s", "uw"], ["'xyzzy'", "tagging"]),
+    "single as a strategy": (["train", SPEC, "-s", "single"], ["--task"]),
     "unknown task": (["train", SPEC, "--task", "prize"], ["'prize'", "'price'"]),
     "wrong column": (["train", "csv:houses.csv:classify=kid,regress=price", "-s", "uw"], ["'kid'", "'kind'"]),
     "no such file": (["train", "csv:house.csv", "--classify", "kind", "-s", "uw"], ["house.csv"]),

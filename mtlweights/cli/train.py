@@ -46,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from .. import data, train
     from ..bench.results import runs_folder, write_result
     from ..bench.run import describe_task, environment, make_balancer, seed_everything
-    from ..bench.runspec import RunSpec
+    from ..bench.runspec import SINGLE, RunSpec
 
+    if args.strategy == SINGLE:
+        raise ValueError(f"{SINGLE!r} is a row of mtlweights bench; to train one task alone use --task NAME.")
     name, given = _problem(args), given_settings(args)
     folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
     runs_folder(folder)  # before any work: a folder that cannot be written would waste it
