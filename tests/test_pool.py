@@ -35,7 +35,8 @@ def pretend(spec):
     pids = os.environ.get("POOL_PIDS")
     if pids:
         Path(pids, str(os.getpid())).touch()
-        time.sleep(0.3)
+        if len(finished(Path(pids).parent / "out")) >= int(os.environ["POOL_HANGS_AFTER"]):
+            time.sleep(120)  # in flight for as long as a test may look
     if spec.strategy == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if spec.strategy == "exits":
@@ -104,14 +105,14 @@ if __name__ == "__main__":
 """
 
 
-def start_bench(folder, pids):
+def start_bench(folder, pids, hangs_after):
     script = folder.parent / "bench_script.py"
     script.write_text(SCRIPT)
     pids.mkdir(exist_ok=True)
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     return subprocess.Popen(
         [sys.executable, str(script), str(folder)],
-        env={**os.environ, "PYTHONPATH": path, "POOL_PIDS": str(pids)},
+        env={**os.environ, "PYTHONPATH": path, "POOL_PIDS": str(pids), "POOL_HANGS_AFTER": str(hangs_after)},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -147,14 +148,14 @@ def test_sigkill_loses_only_the_runs_in_flight(tmp_path, after):
     """Killed with no chance to clean up: workers end without writing, and the next call fills the gap."""
     folder, pids = tmp_path / "out", tmp_path / "pids"
     runs_folder(folder)
-    bench = start_bench(folder, pids)
+    bench = start_bench(folder, pids, after)
     until(lambda: len(finished(folder)) >= after and alive(pids), f"{after} results and a run in flight")
     bench.kill()
     bench.communicate()
-    until(lambda: not alive(pids), "the workers to end", seconds=10)
+    until(lambda: not alive(pids), "the workers to end", seconds=30)
     before = finished(folder)
     assert after <= len(before) < 12
-    again = start_bench(folder, pids)
+    again = start_bench(folder, pids, 99)
     again.communicate(timeout=60)
     assert again.returncode == 0
     assert before.items() <= finished(folder).items()  # not one was computed again
@@ -167,10 +168,10 @@ def test_sigkill_loses_only_the_runs_in_flight(tmp_path, after):
 def test_ctrl_c_ends_the_workers_quietly(tmp_path):
     folder, pids = tmp_path / "out", tmp_path / "pids"
     runs_folder(folder)
-    bench = start_bench(folder, pids)
+    bench = start_bench(folder, pids, 1)
     until(lambda: finished(folder) and alive(pids), "a result and a run in flight")
     os.killpg(bench.pid, signal.SIGINT)
-    _, errors = bench.communicate(timeout=20)
+    _, errors = bench.communicate(timeout=60)
     assert not alive(pids)
     assert bench.returncode == -signal.SIGINT
     assert errors.count("Traceback") == 1  # the caller's own; none from a worker
