@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..tasks import Task
 from .encoding import OPTIONS, table_problem, text_problem
 from .fitting import examples, label_task, number_task, split
 from .problem import Problem, suggest
@@ -18,6 +19,7 @@ SPLITS = ("train", "dev", "test")
 FEWEST = 20  #: rows or sentences of a file that is split here
 MOST_CATEGORIES = 100  #: of a text column among the inputs
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})  #: in lower case
+TABLE_SETTINGS = {"epochs": 40, "batch_size": 32, "lr": 2e-3}
 
 _TEXT_OPTIONS = {"encoder"}.union(*OPTIONS.values())
 
@@ -113,22 +115,28 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
         raise ValueError(f"{path}: expected different columns in classify and regress, found {found}.")
     items = [(row, {t: _target(path, t, row[t], t in chosen["regress"]) for t in targets}) for row in rows]
     read = _split(items, path, "rows", 0.15)
+    tasks = _table_tasks(path, read, targets, chosen["regress"])
+    inputs = [column for column in rows[0] if column not in {*targets, *chosen["ignore"]}]
+    vectors = _vectors(path, {part: [row for row, _ in pairs] for part, pairs in read.items()}, inputs)
+    encoded = {part: [(x, y) for x, (_, y) in zip(vectors[part], read[part], strict=True)] for part in read}
+    mlp = {key: value for key, value in options.items() if key not in chosen}
+    return table_problem(name, tasks, examples(tasks, encoded), mlp, TABLE_SETTINGS)
+
+
+def _table_tasks(
+    path: str, splits: Mapping[str, Sequence[tuple[Any, Any]]], targets: Sequence[str], regress: Sequence[str]
+) -> list[Task]:
     tasks = []
     for target in targets:
-        labels = {part: [y[target] for _, y in split_items] for part, split_items in read.items()}
+        labels = {part: [y[target] for _, y in pairs] for part, pairs in splits.items()}
         try:
-            if target in chosen["regress"]:
+            if target in regress:
                 tasks.append(number_task(target, labels["train"], ("rmse", "pearson")))
             else:
                 tasks.append(label_task(target, "classification", labels))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    inputs = [column for column in rows[0] if column not in {*targets, *chosen["ignore"]}]
-    vectors = _vectors(path, {part: [row for row, _ in s] for part, s in read.items()}, inputs)
-    encoded = {part: [(x, y) for x, (_, y) in zip(vectors[part], read[part], strict=True)] for part in read}
-    mlp = {key: value for key, value in options.items() if key not in chosen}
-    settings = {"epochs": 40, "batch_size": 32, "lr": 2e-3}
-    return table_problem(name, tasks, examples(tasks, encoded), mlp, settings)
+    return tasks
 
 
 def _names(path: str, given: Any, columns: Mapping[str, Any]) -> list[str]:
