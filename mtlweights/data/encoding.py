@@ -35,8 +35,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 #: training settings that suit each encoder
 SETTINGS: dict[str, dict[str, Any]] = {
-    "bilstm": {"epochs": 10, "batch_size": 16, "lr": 2e-3},
-    "frozen": {"epochs": 10, "batch_size": 16, "lr": 1e-3},
+    "bilstm": {"epochs": 10, "batch_size": 16, "lr": 5e-3},
+    "frozen": {"epochs": 10, "batch_size": 16, "lr": 3e-3},
     "transformer": {"epochs": 4, "batch_size": 16, "lr": 5e-5},
 }
 TABLE_OPTIONS: dict[str, Any] = {"hidden": 64, "layers": 2, "dropout": 0.0}

@@ -140,7 +140,7 @@ def sentence(generator: random.Random) -> Sentence:
 
 #: number of examples and seed of each split
 SPLITS = {"train": (120, 1), "dev": (200, 2), "test": (600, 3)}
-TOGETHER = 3  #: sentences of a training example; one of them has entity labels, the others part of speech
+TOGETHER = 2  #: sentences of a training example; one of them has entity labels, the other parts of speech
 
 Labels = dict[str, list[str | None]]
 
@@ -148,9 +148,9 @@ Labels = dict[str, list[str | None]]
 def splits() -> dict[str, list[tuple[list[str], Labels]]]:
     """Words and labels of each split: single sentences with both tasks' labels in dev and test.
 
-    A training example is a run of sentences, each annotated for one task, entities being the dearer: as if
-    two corpora had been mixed. Every example has labels of both tasks, so that training on one takes as many
-    steps as training on both; but neither alone sees all the evidence on which word is what.
+    A training example is two sentences, one annotated for each task, as if two corpora had been mixed. Every
+    example has labels of both tasks, so that training on one takes as many steps as training on both; but
+    neither alone sees all the evidence on which word is what.
     """
     drawn: dict[str, list[tuple[list[str], Labels]]] = {}
     for part, (count, seed) in SPLITS.items():
