@@ -151,8 +151,9 @@ def test_sigkill_loses_only_the_runs_in_flight(tmp_path, after):
     bench = start_bench(folder, pids, after)
     until(lambda: len(finished(folder)) >= after and alive(pids), f"{after} results and a run in flight")
     bench.kill()
-    bench.communicate()
+    bench.wait()  # and not communicate: a worker that lived on would keep stderr open, and this waiting
     until(lambda: not alive(pids), "the workers to end", seconds=30)
+    bench.stderr.close()
     before = finished(folder)
     assert after <= len(before) < 12
     again = start_bench(folder, pids, 99)
@@ -169,7 +170,7 @@ def test_ctrl_c_ends_the_workers_quietly(tmp_path):
     folder, pids = tmp_path / "out", tmp_path / "pids"
     runs_folder(folder)
     bench = start_bench(folder, pids, 1)
-    until(lambda: finished(folder) and alive(pids), "a result and a run in flight")
+    until(lambda: finished(folder) and len(alive(pids)) == 2, "a result and two runs in flight")
     os.killpg(bench.pid, signal.SIGINT)
     _, errors = bench.communicate(timeout=60)
     assert not alive(pids)
