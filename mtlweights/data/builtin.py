@@ -93,7 +93,10 @@ def sick(name: str, options: Mapping[str, Any]) -> Problem:
         label_task("entailment", "classification", classes),
         number_task("relatedness", scores, ("pearson", "rmse")),
     ]
-    return text_problem(name, tasks, examples(tasks, splits), options)
+    settings = {"bilstm": short, "frozen": short}
+    return text_problem(
+        name, tasks, examples(tasks, splits), options, settings=settings, hidden=64, dropout=0.2
+    )
 
 
 def abalone(name: str, options: Mapping[str, Any]) -> Problem:

@@ -35,7 +35,7 @@ Sentence = tuple[str, ...]
 class FrozenStates:
     """All layers of a frozen transformer for a set of sentences, one vector per word.
 
-    A word's vector is the mean of its sub-words'; it is zero for a word that has none, as a word
+    A word's vector is that of its first sub-word; it is zero for a word that has none, as a word
     behind the model's longest input. They are stored as float16 in ``cache``, named by a hash of
     the model's files and the sentences: computed if that file is not there or damaged, then mapped
     into memory. Safe with several processes: one computes, the others wait for it.
