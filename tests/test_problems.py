@@ -267,6 +267,19 @@ def test_own_table(tmp_path):
     assert data.load(f"{spec}:classify=kind,regress=price,ignore=id").splits == problem.splits
 
 
+def test_a_category_that_training_does_not_have_sets_no_column(tmp_path):
+    spec = write_csv(tmp_path / "a.csv")
+    (example, *_) = data.load(spec, regress="price", ignore=["id", "size", "kind"]).splits["test"]
+    odd = f"{example['targets']['price']:.0f}"
+
+    def change(row):
+        row.colour = "green" if row.price == odd else row.colour
+
+    spec = write_csv(tmp_path / "a.csv", change)
+    (example, *_) = data.load(spec, regress="price", ignore=["id", "size", "kind"]).splits["test"]
+    assert example == {"input": [0.0, 0.0], "targets": {"price": float(odd)}}
+
+
 def test_missing_cells_of_a_table(tmp_path):
     def change(row):
         if int(row.price) % 5 == 0:

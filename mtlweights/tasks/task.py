@@ -97,8 +97,8 @@ class Task:
         """
         if self.kind == "regression":
             labelled = ~target.isnan()
-            # where() before the square: NaN * 0 in the backward would still be NaN
-            error = torch.where(labelled, output - target.nan_to_num(), torch.zeros_like(output))
+            # where(), not a product with the mask: NaN * 0 is NaN
+            error = torch.where(labelled, output - target, torch.zeros_like(output))
             total = error.float().square().sum()
         else:
             labelled = target != MISSING
