@@ -174,6 +174,7 @@ def test_bench_of_a_suite_on_the_command_line(houses, capsys):
     assert "uw" in first.out and str(Path("out", "page.html")) in first.out
     assert "<html" in Path("out", "page.html").read_text(encoding="utf-8")
     assert sorted(result["only"] or "" for result in read_results("out")) == ["", "kind", "price"]
+    assert {result["seed"] for result in read_results("out")} == {0}
 
     times = {path: path.stat().st_mtime_ns for path in Path("out", "runs").iterdir()}
     assert main([*command, "--out", "out"]) == 0
