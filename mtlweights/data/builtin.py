@@ -93,6 +93,7 @@ def sick(name: str, options: Mapping[str, Any]) -> Problem:
         label_task("entailment", "classification", classes),
         number_task("relatedness", scores, ("pearson", "rmse")),
     ]
+    short = {"epochs": 4, "batch_size": 32, "lr": 2e-3}
     settings = {"bilstm": short, "frozen": short}
     return text_problem(
         name, tasks, examples(tasks, splits), options, settings=settings, hidden=64, dropout=0.2
