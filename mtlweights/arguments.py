@@ -53,8 +53,8 @@ def make_strategy(
     for name in hyperparameters:
         if name not in accepted:
             raise ValueError(
-                f"Strategy {cls.__name__} has no hyperparameter {name!r}{did_you_mean(name, [*accepted, *OWN])}. "
-                f"It takes: {', '.join(accepted) or 'none'}."
+                f"Strategy {cls.__name__} has no hyperparameter {name!r}"
+                f"{did_you_mean(name, [*accepted, *OWN])}. It takes: {', '.join(accepted) or 'none'}."
             )
     return cls(n_tasks, **hyperparameters)
 
@@ -65,8 +65,8 @@ def check_heads(heads: str, strategy: Strategy) -> str:
         raise ValueError(f"heads should be 'paper', 'plain' or 'weighted', found {heads!r}.")
     if heads == "weighted" and strategy.signed_weights:
         raise ValueError(
-            f"heads='weighted' with {type(strategy).__name__}: its weights may be negative, so a head would ascend "
-            "its own loss. Use heads='plain'."
+            f"heads='weighted' with {type(strategy).__name__}: its weights may be negative, so a head would "
+            "ascend its own loss. Use heads='plain'."
         )
     return strategy.heads if heads == "paper" else heads
 
@@ -96,7 +96,8 @@ def check_model(model: nn.Module | None) -> nn.Module | None:
         raise ValueError(f"model should be a torch.nn.Module, found {type(model).__name__}.")
     if isinstance(model, nn.DataParallel):
         raise ValueError(
-            "nn.DataParallel calls the balancer once per replica: use DistributedDataParallel, one process per device."
+            "nn.DataParallel calls the balancer once per replica: use DistributedDataParallel, "
+            "one process per device."
         )
     if isinstance(model, DistributedDataParallel):
         if model.static_graph:
@@ -114,11 +115,7 @@ def read_losses(
     """Indices of the tasks at hand in the balancer's order, their losses and counts."""
     if not isinstance(losses, Mapping):
         raise ValueError(f"losses should be a dict of task -> scalar tensor, found {type(losses).__name__}.")
-    for key in [*losses, *(counts or {})]:
-        if key not in tasks:
-            raise ValueError(
-                f"{key!r} is not one of the balancer's tasks{did_you_mean(key, tasks)}. Tasks: {', '.join(tasks)}."
-            )
+    _check_names([*losses, *(counts or {})], tasks)
     counts = counts or {}
     present = [i for i, t in enumerate(tasks) if t in losses and not _zero(counts.get(t, 1))]
     if not present:
@@ -142,9 +139,14 @@ def _zero(count: Any) -> bool:
 
 def read_scores(tasks: Sequence[str], validation: Mapping[str, float]) -> np.ndarray:
     """Validation scores [T] in the balancer's order, NaN where none was given."""
-    for key in validation:
-        if key not in tasks:
-            raise ValueError(
-                f"{key!r} is not one of the balancer's tasks{did_you_mean(key, tasks)}. Tasks: {', '.join(tasks)}."
-            )
+    _check_names(list(validation), tasks)
     return np.array([float(validation.get(task, np.nan)) for task in tasks])
+
+
+def _check_names(keys: Sequence[str], tasks: Sequence[str]) -> None:
+    for key in keys:
+        if key not in tasks:
+            known = ", ".join(tasks)
+            raise ValueError(
+                f"{key!r} is not one of the balancer's tasks{did_you_mean(key, tasks)}. Tasks: {known}."
+            )

@@ -19,16 +19,15 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
     each = "one backward pass per task"
     often = f"{each} every {engine.every} steps, one in all between" if engine.every > 1 else each
     lines.append(f"Per step: {often if rows else 'one backward pass, and one into each head'}.")
-    reached = sharing.reach.any(0)
-    if not reached.any():
-        return "\n".join([*lines, "What is shared is found at the first backward."])
     times, sizes = sharing.reach.sum(0), [p.numel() for p in sharing.params]
+    if not times.any():
+        return "\n".join([*lines, "What is shared is found at the first backward."])
     shared = [c for c in range(len(sizes)) if times[c] >= 2]
     lines.append(_line("Shared", shared, sharing.names, sizes))
     for i, task in enumerate(tasks):
         own = [c for c in range(len(sizes)) if times[c] == 1 and sharing.reach[i, c]]
         lines.append(_line(f"Only {task}", own, sharing.names, sizes))
-    unreached = [c for c in sharing.trainable() if not reached[c]]
+    unreached = [c for c in sharing.trainable() if not times[c]]
     if unreached:
         lines.append(_line("Reached by no loss so far", unreached, sharing.names, sizes))
     if rows:

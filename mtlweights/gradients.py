@@ -172,13 +172,15 @@ class Weighted(torch.autograd.Function):
     """A LossStrategy's scalar: its backward hands each loss its weight, in one ordinary pass."""
 
     @staticmethod
-    def forward(ctx, value, weights, done, *losses):  # type: ignore[no-untyped-def, override]
+    def forward(ctx, value, weights, done, *losses):  # type: ignore[no-untyped-def]
+        """The objective's value; ``weights`` [m] wait for the backward, ``done`` is called by it."""
         ctx.weights, ctx.done = weights, done
         ctx.like = [(loss.device, loss.dtype) for loss in losses]
         return value.clone()
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        """Each loss's weight times the incoming gradient."""
         _refuse_create_graph()
         ctx.done()
         parts = (ctx.weights * gradient).unbind()
@@ -193,12 +195,14 @@ class Deferred(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, anchor, value, run):  # type: ignore[no-untyped-def, override]
+    def forward(ctx, anchor, value, run):  # type: ignore[no-untyped-def]
+        """``value``, tied to ``anchor``; the backward calls ``run(gradient, retain_graph=)``."""
         ctx.run = run
         return value.clone()
 
     @staticmethod
-    def backward(ctx, gradient):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        """Nothing for the outer engine: ``run`` has done the work."""
         _refuse_create_graph()
         if ctx.run is None:
             raise RuntimeError("Backward a second time: pass retain_graph=True to the first backward.")
@@ -210,7 +214,7 @@ class Deferred(torch.autograd.Function):
 
 def after_backward(callback: Callable[[], None]) -> None:
     """Call ``callback`` when the backward pass now running has finished."""
-    torch.autograd.Variable._execution_engine.queue_callback(callback)  # type: ignore[attr-defined]
+    torch.autograd.Variable._execution_engine.queue_callback(callback)
 
 
 def nodes(loss: Tensor) -> Iterator[Node]:

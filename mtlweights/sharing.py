@@ -116,8 +116,9 @@ class Sharing:
             names = ", ".join(self.tasks[i] for i in present)
             raise ValueError(
                 f"The tasks {names} share no trainable parameter"
-                f"{'' if self.shared == 'auto' else ' among those named in shared='}: balancing their gradients "
-                "needs a common encoder. Check that it is not frozen or detached, or use a loss-based strategy."
+                f"{'' if self.shared == 'auto' else ' among those named in shared='}: balancing their "
+                "gradients needs a common encoder. Check that it is not frozen or detached, or use a "
+                "loss-based strategy."
             )
         return self._last_layer(columns) if where == "last_shared" else columns
 

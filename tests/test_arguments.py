@@ -26,9 +26,17 @@ class Signed(strategies.GramStrategy):
         (("equal", []), {}, "at least one name"),
         (("equal", ["a", "a"]), {}, r"each once, found \['a', 'a'\]"),
         (("fixed", ["a", "b", "c"]), {"alpha": [0.5, 0.5]}, "3"),
-        (("dwa", ["a", "b"]), {"temprature": 1.0}, r"no hyperparameter 'temprature' \(did you mean 'temperature'\?\)"),
+        (
+            ("dwa", ["a", "b"]),
+            {"temprature": 1.0},
+            r"no hyperparameter 'temprature' \(did you mean 'temperature'\?\)",
+        ),
         (("mgda", ["a", "b"]), {"smothing": 0.5}, r"\(did you mean 'smoothing'\?\)"),
-        (("mgda", ["a", "b"]), {"heads": "both"}, "heads should be 'paper', 'plain' or 'weighted', found 'both'"),
+        (
+            ("mgda", ["a", "b"]),
+            {"heads": "both"},
+            "heads should be 'paper', 'plain' or 'weighted', found 'both'",
+        ),
         ((Signed, ["a", "b"]), {"heads": "weighted"}, "may be negative"),
         (("mgda", ["a", "b"]), {"every": 0}, "every should be"),
         (("uw", ["a", "b"]), {"every": 2}, "for Gramian strategies; UncertaintyWeighting"),
@@ -50,7 +58,11 @@ def test_constructor(arguments, options, message):
     ("losses", "counts", "message"),
     [
         ({"nre": torch.ones(())}, None, r"'nre' is not one of the balancer's tasks \(did you mean 'ner'\?\)"),
-        ({"ner": torch.ones(())}, {"pso": 3}, r"'pso' is not one of the balancer's tasks \(did you mean 'pos'\?\)"),
+        (
+            {"ner": torch.ones(())},
+            {"pso": 3},
+            r"'pso' is not one of the balancer's tasks \(did you mean 'pos'\?\)",
+        ),
         ({}, None, "No loss to balance: give at least one of ner, pos"),
         ({"ner": torch.ones(())}, {"ner": 0}, "No loss to balance"),
         ({"ner": torch.ones(4)}, None, r"The loss of 'ner' should be a scalar tensor, found shape \(4,\)"),
@@ -76,7 +88,9 @@ def test_scores_and_optimizers():
 def test_no_shared_parameter():
     a, b = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     balancer = Balancer("mgda", ["ner", "pos"])
-    with pytest.raises(ValueError, match="The tasks ner, pos share no trainable parameter: .*frozen or detached"):
+    with pytest.raises(
+        ValueError, match=r"The tasks ner, pos share no trainable parameter: .*frozen or detached"
+    ):
         balancer({"ner": a.sum(), "pos": b.sum()}).backward()
     loss = Balancer("uw", ["ner", "pos"])({"ner": a.sum(), "pos": b.sum()})
     loss.backward()

@@ -39,7 +39,7 @@ def stepped(name, n_tasks=2, only=None, path="call", **kwargs):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("n_tasks", [2, 4])
 def test_gradient_equals_the_definition(name, n_tasks, heads):
-    model, balancer = stepped(name, n_tasks, heads=heads)
+    model, _ = stepped(name, n_tasks, heads=heads)
     reference = strategies.get(name)(n_tasks)
     expected = naive_step(toy(n_tasks), batch(), reference, heads)
     assert_same(gradients_of(model), expected)
@@ -156,7 +156,11 @@ def test_shared_by_some_tied_and_reused_parameters(name):
             h = torch.tanh(self.trunk(self.embed(ids)))
             p = torch.tanh(self.pair(self.pair(h)))
             mse = nn.functional.mse_loss
-            return [mse(self.a(p)[:, 0], y), mse(self.b(p)[:, 0], -y), nn.functional.cross_entropy(self.out(h), ids)]
+            return [
+                mse(self.a(p)[:, 0], y),
+                mse(self.b(p)[:, 0], -y),
+                nn.functional.cross_entropy(self.out(h), ids),
+            ]
 
     data = torch.arange(7).repeat(3), torch.linspace(-1, 1, 21)
     torch.manual_seed(3)
@@ -218,9 +222,11 @@ def test_shared_chooses_where_to_measure_and_not_what_is_weighted(choose):
     assert weights[0] != pytest.approx(stepped("mgda")[1].weights["t0"].item(), rel=1e-3)
     last, first = list(model.encoder[2].parameters()), model.encoder[0].weight
     rows = [row_of(model, batch(), task, [*last, first]) for task in names(2)]
-    gram = np.array([[sum((a * b).sum().item() for a, b in zip(r[:2], q[:2])) for q in rows] for r in rows])
+    gram = np.array(
+        [[sum((a * b).sum().item() for a, b in zip(r[:2], q[:2], strict=True)) for q in rows] for r in rows]
+    )
     assert weights == pytest.approx(list(strategies.get("mgda")(2).weights(gram, np.ones(2))), rel=1e-4)
-    assert first.grad.allclose(sum(w * r[2] for w, r in zip(weights, rows)), atol=1e-6)
+    assert first.grad.allclose(sum(w * r[2] for w, r in zip(weights, rows, strict=True)), atol=1e-6)
 
 
 def test_gradnorm_measures_at_the_layer_used_last():
@@ -259,8 +265,12 @@ def test_jacobian_strategy():
         balancer = Balancer(Halves, names(3), model, heads=heads)
         balancer(losses_of(model, batch())).backward(torch.tensor(8.0))
         assert_allclose = torch.testing.assert_close
-        assert_allclose(model.encoder[0].weight.grad, 8 * 0.5 * plain.encoder[0].weight.grad, rtol=1e-5, atol=1e-6)
-        assert_allclose(model.heads[1].weight.grad, 8 * factor * plain.heads[1].weight.grad, rtol=1e-5, atol=1e-6)
+        assert_allclose(
+            model.encoder[0].weight.grad, 8 * 0.5 * plain.encoder[0].weight.grad, rtol=1e-5, atol=1e-6
+        )
+        assert_allclose(
+            model.heads[1].weight.grad, 8 * factor * plain.heads[1].weight.grad, rtol=1e-5, atol=1e-6
+        )
         assert balancer.weights["t1"].item() == 0.5
 
 
@@ -288,7 +298,7 @@ def test_every_holds_the_weights_and_takes_one_pass_in_between():
         balancer(losses_of(model, data)).backward()
         seen.append([w.item() for w in balancer.weights.values()])
         expected = clone(reference)
-        sum(w * loss for w, loss in zip(seen[-1], expected(data))).backward()
+        sum(w * loss for w, loss in zip(seen[-1], expected(data), strict=True)).backward()
         plain = clone(reference)
         sum(plain(data)).backward()
         torch.testing.assert_close(model.encoder[0].weight.grad, expected.encoder[0].weight.grad)
@@ -337,7 +347,7 @@ def test_validation_rows_join_the_next_gramian():
             params = list(model.encoder.parameters())
             train = [row_of(model, data, task, params) for task in names(2)]
             held = row_of(model, other, "t1", params)
-            exact = [sum((a * b).sum().item() for a, b in zip(row, held)) for row in train]
+            exact = [sum((a * b).sum().item() for a, b in zip(row, held, strict=True)) for row in train]
             assert balancer.strategy.cross[:, 0] == pytest.approx(exact, rel=1e-4)
 
 

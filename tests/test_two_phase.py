@@ -147,12 +147,15 @@ def test_learned_weights_move_once_per_step_by_the_mean_gradient():
     once, model, optimizer = make("uw", True)
     micro, copied, other = make("uw", True)
     for step in range(4):
-        for balancer, net, opt, k in ((once, model, optimizer, 1), (micro, copied, other, (1, 4, 2, 7)[step])):
+        for balancer, net, opt, k in (
+            (once, model, optimizer, 1),
+            (micro, copied, other, (1, 4, 2, 7)[step]),
+        ):
             opt.zero_grad()
             for _ in range(k):
                 (balancer(losses_of(net, batch(seed=step))) / k).backward()
             opt.step()
-    for a, b in zip(once.strategy.parameters(), micro.strategy.parameters()):
+    for a, b in zip(once.strategy.parameters(), micro.strategy.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6) and a.abs().min() > 0.01
 
 
@@ -333,6 +336,8 @@ def test_after_step_reaches_only_a_strategy_that_wants_it():
     train(balancer, model, optimizer, 1)
     balancer.after_step(lambda: losses_of(model, batch(), only=(1,)))
     value = losses_of(model, batch())["t1"].item()
-    assert balancer.strategy.got[:2] == (False, [pytest.approx(value)]) and list(balancer.strategy.got[2]) == [1]
+    assert balancer.strategy.got[:2] == (False, [pytest.approx(value)]) and list(
+        balancer.strategy.got[2]
+    ) == [1]
     plain = make("equal", False)[0]
     plain.after_step(lambda: pytest.fail("called without need"))

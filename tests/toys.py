@@ -78,7 +78,9 @@ def naive_rows(losses, params):
 
 def naive_gram(rows, columns):
     some = {c: next(row[c] for row in rows if row[c] is not None) for c in columns}
-    flat = [torch.cat([(some[c] * 0 if row[c] is None else row[c]).flatten() for c in columns]) for row in rows]
+    flat = [
+        torch.cat([(some[c] * 0 if row[c] is None else row[c]).flatten() for c in columns]) for row in rows
+    ]
     matrix = torch.stack(flat).numpy()
     return matrix @ matrix.T
 
@@ -106,7 +108,7 @@ def naive_step(model, data, strategy, heads="paper", only=None):
     out = dict.fromkeys([n for n, _ in model.named_parameters()])
     for c, (name, _) in enumerate(named):
         weights = trunk if c in shared else head
-        terms = [w * r[c] for w, r in zip(weights, rows) if r[c] is not None]
+        terms = [w * r[c] for w, r in zip(weights, rows, strict=True) if r[c] is not None]
         out[name] = sum(terms) if terms else None
     return out
 
@@ -131,7 +133,7 @@ def assert_same_state(found, expected):
             assert_same_state(found[key], expected[key])
     elif isinstance(expected, list):
         assert len(found) == len(expected)
-        for a, b in zip(found, expected):
+        for a, b in zip(found, expected, strict=True):
             assert_same_state(a, b)
     else:
         assert found == expected

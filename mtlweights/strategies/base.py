@@ -85,9 +85,7 @@ class GramStrategy(Strategy):
     heads: ClassVar[Literal["plain", "weighted"]] = "plain"
 
     @abstractmethod
-    def weights(
-        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None
-    ) -> Weights:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> Weights:
         """Weights [m] from ``gram`` [m, m] and ``losses`` [m], both float64 on the host and finite.
 
         May return a pair (trunk [m], heads [m]). Its buffers and parameters are float64 and stay on
