@@ -1,0 +1,140 @@
+"""Quadratic programmes over non-negative multipliers: projections on the cone where no loss rises."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .scaling import cosines_and_norms
+
+_TOLERANCE = 1e-13
+
+
+def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Projections on ``{x: g_i . x >= 0 for all i}``, as coefficients [k, m] of the gradients.
+
+    ``vectors`` [k, m]: the coefficients of the k vectors to project. A projection adds multiples of
+    at least 0 of the gradients; it solves ``u >= 0, z = G (v + u) >= 0, u . z = 0``.
+
+    Closed form for m = 2. Else block principal pivoting for all k at once (J. Judice, F. Pires, "A
+    block principal pivoting algorithm for large-scale strictly monotone linear complementarity
+    problems", Computers & Operations Research 21, 1994,
+    https://doi.org/10.1016/0305-0548(94)90106-6), and what it leaves undecided by `_active_set`.
+    """
+    cosines, norms = cosines_and_norms(gram)
+    linear = (vectors * norms) @ cosines
+    largest = np.abs(linear).max(axis=1, keepdims=True)
+    linear = np.divide(linear, largest, out=np.zeros_like(linear), where=largest > 0)
+    if len(gram) == 2:
+        added = np.array([_multipliers_of_two(cosines[0, 1], *row) for row in linear])
+    else:
+        added = _block_pivoting(cosines, linear)
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return np.asarray(vectors + largest * added * inverse)
+
+
+def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[float, float]:
+    if first >= 0 and second >= 0:
+        return 0.0, 0.0
+    if second >= cosine * first and first < 0:
+        return -first, 0.0
+    if first >= cosine * second and second < 0:
+        return 0.0, -second
+    sine = max(1 - cosine**2, 1e-300)
+    return (cosine * second - first) / sine, (cosine * first - second) / sine
+
+
+def _block_pivoting(cosines: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    m = cosines.shape[0]
+    # Far below the Gramian's own accuracy; keeps dependent gradients solvable.
+    system = cosines + 1e-13 * m * np.eye(m)
+    out = np.zeros_like(linear)
+    todo = np.flatnonzero((linear < 0).any(axis=1))
+    positive = linear[todo] < 0
+    fewest, tries = np.full(len(todo), m + 1), np.full(len(todo), 3)
+    for _ in range(5 * m):
+        if not len(todo):
+            return out
+        u, wrong = _pivot(system, linear[todo], positive)
+        count = wrong.sum(axis=1)
+        out[todo] = np.where(count[:, None] == 0, np.maximum(u, 0.0), out[todo])
+        better = count < fewest
+        tries = np.where(better, 3, tries - 1)
+        fewest = np.minimum(count, fewest)
+        # All wrong signs at once while that helps, else only the last: that always ends.
+        last = np.arange(m) == (m - 1 - wrong[:, ::-1].argmax(axis=1))[:, None]
+        positive = positive ^ (wrong & (last | (better | (tries > 0))[:, None]))
+        left = count > 0
+        todo, positive, fewest, tries = todo[left], positive[left], fewest[left], tries[left]
+    for row in todo:
+        out[row] = _active_set(cosines, linear[row])[0]
+    return out
+
+
+def _pivot(system: np.ndarray, linear: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """u [k, m] with z = 0 where ``positive`` and u = 0 elsewhere; where u or z has the wrong sign."""
+    both = positive[:, :, None] & positive[:, None, :]
+    matrix = np.where(both, system, np.eye(system.shape[0]))
+    u = np.linalg.solve(matrix, np.where(positive, -linear, 0.0)[:, :, None])[:, :, 0]
+    z = u @ system + linear
+    rounding = _TOLERANCE * (1 + np.abs(u).sum(axis=1, keepdims=True))
+    return u, np.where(positive, u, z) < -rounding
+
+
+def least_change(gram: np.ndarray, linear: np.ndarray) -> np.ndarray | None:
+    """Multipliers u [m] >= 0 that minimise ``u @ G @ u / 2 + linear @ u``, or None if there is no minimum.
+
+    ``sum_i u_i g_i`` is then the shortest change x that fulfils ``g_i . x + linear_i >= 0``; None
+    says that no x does.
+    """
+    cosines, norms = cosines_and_norms(gram)
+    if (linear[norms == 0] < 0).any():
+        return None
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    scaled = linear * inverse
+    largest = np.abs(scaled).max(initial=0.0)
+    if not largest > 0:
+        return np.zeros_like(linear)
+    u, feasible = _active_set(cosines, scaled / largest)
+    return largest * u * inverse if feasible else None
+
+
+def _active_set(cosines: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, bool]:
+    """u [m], and whether all conditions could be met: the dual method of Goldfarb and Idnani.
+
+    D. Goldfarb, A. Idnani, "A numerically stable dual method for solving strictly convex quadratic
+    programs", Mathematical Programming 27, 1983, https://doi.org/10.1007/BF02591962, with the
+    identity as Hessian.
+    """
+    m = len(linear)
+    u, active = np.zeros(m), np.zeros(m, dtype=bool)
+    for _ in range(10 * m):
+        z = np.where(active, 0.0, cosines @ u + linear)
+        entering = int(z.argmin())
+        if z[entering] >= -_TOLERANCE * (1 + u.sum()):
+            break
+        if not _enter(cosines, u, active, entering, z[entering]):
+            return u, False
+    return u, True
+
+
+def _enter(cosines: np.ndarray, u: np.ndarray, active: np.ndarray, entering: int, z: float) -> bool:
+    """Make one condition hold, in place, letting go of others whose multiplier falls to zero."""
+    while True:
+        held = np.flatnonzero(active)
+        column = cosines[held, entering]
+        along = np.linalg.solve(cosines[held[:, None], held], column)
+        free = 1 - column @ along  # squared sine between the gradient and those held
+        ratio = np.divide(u[held], along, out=np.full(len(held), np.inf), where=along > 1e-14)
+        partial = ratio.min(initial=np.inf)
+        full = -z / free if free > 1e-12 else np.inf
+        step = min(partial, full)
+        if step == np.inf:
+            return False
+        u[held] = np.maximum(u[held] - step * along, 0.0)
+        u[entering] += step
+        z += step * max(free, 0.0)
+        if full <= partial:
+            active[entering] = True
+            return True
+        leaving = held[ratio <= partial]
+        active[leaving], u[leaving] = False, 0.0

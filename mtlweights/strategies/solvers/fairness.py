@@ -1,0 +1,125 @@
+"""The weights of alpha-fairness, of which Nash bargaining is alpha = 1."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+#: Added to the cosine matrix's diagonal: no weight exceeds about 1e6 times what it is without conflict.
+_RIDGE = 1e-12
+
+
+def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
+    """Weights w [m] > 0 with ``(G w)_i = w_i ** (-1 / alpha)``.
+
+    They minimise the convex ``w @ G @ w / 2 - sum_i w_i ** (1 - 1/alpha) / (1 - 1/alpha)`` (for
+    alpha = 1, ``sum_i log w_i``). For m = 2 and alpha = 1 there is a closed form, for m = 2 a scalar
+    equation; else damped Newton. Each weight is sought in units of what it would be if the
+    gradients were orthogonal, so no scale of any gradient matters.
+
+    Where gradients cancel, the weights would be infinite: they stop near 1e6 times those without
+    conflict, and their direction is zero up to rounding. A zero gradient gets the largest weight of
+    the others, 1 if there is none.
+    """
+    power = 1 / alpha
+    squared = np.diagonal(gram)
+    if not squared.all():
+        return _without_zeros(gram, alpha)
+    unit = squared ** (-1 / (1 + power))
+    matrix = gram * unit * unit[:, None]
+    pull = unit ** (1 - power)  # the diagonal of matrix
+    matrix = matrix / pull.max()
+    pull = pull / pull.max()
+    if len(gram) == 1:
+        return unit
+    if len(gram) == 2:
+        return unit * _of_two(*pull.tolist(), float(matrix[0, 1]), power)
+    return np.asarray(unit * _newton(matrix + np.diag(_RIDGE * pull), pull, power))
+
+
+def _without_zeros(gram: np.ndarray, alpha: float) -> np.ndarray:
+    some = np.flatnonzero(np.diagonal(gram) > 0)
+    weights = np.ones(len(gram))
+    if len(some):
+        inner = alpha_fair(gram[some[:, None], some], alpha)
+        weights[:] = inner.max()
+        weights[some] = inner
+    return weights
+
+
+def _of_two(first: float, second: float, product: float, power: float) -> np.ndarray:
+    """For ``[[first, product], [product, second]]``, whose diagonal is also the pull."""
+    product = max(product, -math.sqrt(first * second) * (1 - _RIDGE))
+    if power == 1:
+        ratio = math.sqrt(first / second)
+    else:
+        ratio = math.exp(_log_ratio(first, second, product, power))
+    w = (first / (first + product * ratio)) ** (1 / (1 + power))
+    return np.array([w, w * ratio])
+
+
+def _log_ratio(first: float, second: float, product: float, power: float) -> float:
+    """log(w_2 / w_1): the zero of a falling function, by Newton's method inside a bracket."""
+
+    def excess(z: float) -> tuple[float, float]:
+        r = math.exp(z)
+        one, two = first + product * r, product + second * r
+        value = math.log(one / first) - math.log(two / second) - power * z
+        return value, r * (product**2 - first * second) / (one * two) - power
+
+    if product < 0:
+        low, high = math.log(-product / second), math.log(first / -product)
+        z = (low + high) / 2
+    else:
+        z = 0.0
+        ends = excess(z)[0] / power, excess(z)[0] / (1 + power)
+        low, high = min(ends), max(ends)
+    for _ in range(100):
+        value, slope = excess(z)
+        low, high = (z, high) if value > 0 else (low, z)
+        after = z - value / slope
+        if not low < after < high:
+            after = (low + high) / 2
+        if abs(after - z) <= 1e-15 * (1 + abs(z)):
+            break
+        z = after
+    return z
+
+
+def _newton(matrix: np.ndarray, pull: np.ndarray, power: float) -> np.ndarray:
+    """b > 0 [m] with ``matrix @ b = pull * b ** -power``; relative steps, halved while they do not help."""
+    b = np.full(len(pull), (pull.sum() / max(matrix.sum(), _RIDGE * pull.sum())) ** (1 / (1 + power)))
+    diagonal = np.arange(len(pull))
+    before = np.inf
+    for _ in range(100):
+        force = pull * b ** (1 - power)
+        system = matrix * b * b[:, None]
+        gradient = system.sum(axis=1) - force
+        system[diagonal, diagonal] += power * force
+        step = np.linalg.solve(system, -gradient)
+        largest = np.abs(step).max()
+        if largest > 0.1:
+            step *= _damping(matrix, pull, power, b, step, float(gradient @ step))
+        b = b * (1 + step)
+        # Below 0.1 steps shrink quadratically, until rounding is all that is left.
+        if largest < 1e-8 or (before < 0.1 and largest > before / 2):
+            break
+        before = largest
+    return b
+
+
+def _damping(
+    matrix: np.ndarray, pull: np.ndarray, power: float, b: np.ndarray, step: np.ndarray, slope: float
+) -> float:
+    """A fraction of ``step`` that stays positive and lowers the potential by Armijo's rule."""
+
+    def potential(b: np.ndarray) -> float:
+        gain = np.log(b) if power == 1 else (b ** (1 - power) - 1) / (1 - power)
+        return float(b @ matrix @ b / 2 - pull @ gain)
+
+    start = potential(b)
+    fraction = min(1.0, 0.9 / max(-float(step.min()), 1e-300))
+    while fraction > 1e-10 and potential(b * (1 + fraction * step)) > start + 0.1 * fraction * slope:
+        fraction /= 2
+    return fraction

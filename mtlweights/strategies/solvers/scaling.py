@@ -1,0 +1,14 @@
+"""The Gramian without its gradients' lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cosines_and_norms(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines [m, m] and norms [m]. A zero gradient counts as orthogonal to all others."""
+    norms = np.sqrt(np.diagonal(gram))
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    cosines = gram * inverse * inverse[:, None]
+    np.fill_diagonal(cosines, 1.0)
+    return np.clip(cosines, -1.0, 1.0), norms
