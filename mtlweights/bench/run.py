@@ -24,20 +24,20 @@ def run(spec: RunSpec) -> dict[str, Any]:
     """Train and score one run; a run that raises gives a result of status ``"failed"`` with its error."""
     start = time.perf_counter()
     try:
-        fields = _train(spec)
+        fields = execute(spec, data.load(spec.problem), progress=False)
     except Exception as error:
         fields = {"status": "failed", "error": describe(error)}
     return spec.result(**fields, seconds=time.perf_counter() - start, environment=environment())
 
 
-def _train(spec: RunSpec) -> dict[str, Any]:
+def execute(spec: RunSpec, problem: data.Problem, **options: Any) -> dict[str, Any]:
+    """Build, train and score: the result's fields. ``options`` are those of `train.fit`."""
     seed_everything(spec.seed)
-    problem = data.load(spec.problem)
     if spec.only is not None:
         problem = problem.only(spec.only)
     model = problem.build()
     balancer = make_balancer(spec.strategy, problem.tasks, model, spec.seed)
-    history = train.fit(model, balancer, problem, spec.settings, progress=False)
+    history = train.fit(model, balancer, problem, spec.settings, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
     test = train.evaluate(
         model, problem, "test", batch_size=spec.settings.batch_size, device=spec.settings.device

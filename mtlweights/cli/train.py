@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, score the test split, write the result."""
     from .. import data, train
     from ..bench.results import runs_folder, write_result
-    from ..bench.run import describe_task, environment, make_balancer, seed_everything
+    from ..bench.run import environment, execute
     from ..bench.runspec import SINGLE, RunSpec
 
     if args.strategy == SINGLE:
@@ -56,29 +56,12 @@ def run(args: argparse.Namespace) -> int:
     problem = data.load(name)
     settings = train.Settings(**{**problem.settings, **given})
     spec = RunSpec(name, args.strategy or "equal", args.task, settings)
-    if args.task:
-        problem = problem.only(args.task)
-    seed_everything(settings.seed)
-    model = problem.build()
-    balancer = make_balancer(spec.strategy, problem.tasks, model, settings.seed)
-    history = train.fit(model, balancer, problem, settings, folder=folder, trackers=args.trackers)
-    test = train.evaluate(model, problem, "test", batch_size=settings.batch_size)
-    dev = next(row["dev"] for row in history.rows if row["epoch"] == history.best_epoch)
-    result = spec.result(
-        status="ok",
-        tasks={task.name: describe_task(task) for task in problem.tasks},
-        test=test,
-        dev=dev,
-        history=history.rows,
-        best_epoch=history.best_epoch,
-        steps=history.steps,
-        seconds=history.seconds,
-        environment=environment(),
-    )
-    path = write_result(result, folder)
-    print(_scores(dev, test))
-    epochs = f"{history.best_epoch} of {len(history.rows)}"
-    print(f"\nbest epoch: {epochs}, {history.steps} steps, {history.seconds:.0f} s")
+    fields = execute(spec, problem, folder=folder, trackers=args.trackers)
+    seconds = sum(row["seconds"] for row in fields["history"])
+    path = write_result(spec.result(**fields, seconds=seconds, environment=environment()), folder)
+    print(_scores(fields["dev"], fields["test"]))
+    epochs = f"{fields['best_epoch']} of {len(fields['history'])}"
+    print(f"\nbest epoch: {epochs}, {fields['steps']} steps, {seconds:.0f} s")
     print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")
     print(f"page:       mtlweights report {folder}")
     return 0

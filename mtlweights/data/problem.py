@@ -50,7 +50,10 @@ class Problem:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def only(self, *names: str) -> Problem:
-        """The same problem with these tasks alone; the examples stay, so an epoch has as many steps.
+        """The same problem with these tasks alone; the examples stay.
+
+        Training leaves out examples without any label of these tasks, so on data where each example is
+        labelled for one task an epoch has fewer steps than the joint one.
 
         Raises:
             ValueError: no task of that name, or none given.

@@ -29,13 +29,13 @@ LOWER_IS_BETTER = frozenset({"rmse"})
 class Task:
     """One task of a model.
 
-    ====================  ====================  =====================  =======
-    kind                  output                target                 missing
-    ====================  ====================  =====================  =======
-    ``tokens``            logits [B, W, C]      ids [B, W], one a word -100
-    ``classification``    logits [B, C]         ids [B]                -100
-    ``regression``        values [B]            values [B], raw unit   NaN
-    ====================  ====================  =====================  =======
+    ====================  ====================  ======================  =======
+    kind                  output                target                  missing
+    ====================  ====================  ======================  =======
+    ``tokens``            logits [B, W, C]      ids [B, W], one a word  -100
+    ``classification``    logits [B, C]         ids [B]                 -100
+    ``regression``        values [B]            values [B], raw unit    NaN
+    ====================  ====================  ======================  =======
 
     Attributes:
         metrics: any of ``METRICS[kind]``; the first is the one a model is selected on.
