@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -162,19 +161,19 @@ class Balancer:
         scores = None if validation is None else read_scores(self.tasks, validation)
         self.strategy.end_epoch(self._state.mean_losses(), scores)
 
-    def after_step(self, closure: Closure) -> None:
+    def after_step(self, closure: Closure, counts: Mapping[str, Any] | None = None) -> None:
         """Give the strategy the same batch's losses after the optimizer step, if it wants them.
 
         ``closure`` returns task -> loss; it is called without grad mode, and only by strategies that need it.
+        ``counts`` is as in a call. Learned weights that take their gradient from these losses move at once.
         """
         self._owed.discard("after_step")
         if type(self.strategy).after_step is Strategy.after_step:
             return
         self._settle()
         with torch.no_grad():
-            present, values, _ = read_losses(self.tasks, closure(), None)
-        index = None if len(present) == len(self.tasks) else np.array(present)
-        self.strategy.after_step(torch.stack([v.detach() for v in values]), index)
+            present, values, numbers = read_losses(self.tasks, closure(), counts)
+        self._state.learn(self._engine.after_step(present, values, numbers))
 
     def validate(self, closure: Closure) -> None:
         """Give the strategy gradients of validation losses, if it wants them.

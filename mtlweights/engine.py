@@ -90,6 +90,12 @@ class Engine:
             gradients.accumulate(param, gradient)
         return step
 
+    def after_step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
+        """Give the strategy the losses after the optimizer step, averaged over the ranks."""
+        step = self._step(present, values, counts)
+        self.strategy.after_step(step.losses, self._index(step))
+        return step
+
     # the strategy's part ----------------------------------------------------------------------------------
 
     def _step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:

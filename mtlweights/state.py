@@ -120,9 +120,22 @@ class State:
         """Forget the proposal: its step was skipped."""
         self.pending = None
 
+    @torch.no_grad()
+    def learn(self, step: Step) -> None:
+        """Update the learned parameters, between two steps, by what the strategy left in ``.grad``."""
+        if not self.learned:
+            return
+        sums = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in self.learned.items()}
+        for param in self.learned.values():
+            param.grad = None
+        seen = torch.zeros_like(self.updates)
+        seen[step.present] = 1
+        self._learn(sums, seen, torch.isfinite(step.losses).all().to(self.device))
+
     def _learn(self, sums: dict[str, Tensor], seen: Tensor, ok: Tensor) -> None:
-        """One Adam step on the learned parameters of the tasks seen; the others do not move."""
-        moved = (seen > 0) & ok
+        """One Adam step on the parameters of the tasks seen that have a gradient; the others do not move."""
+        nonzero = [s.reshape(len(s), -1).any(1) for s in sums.values()]
+        moved = (seen > 0) & ok & torch.stack(nonzero).any(0)
         updates = self.updates + moved
         old = {name: param.clone() for name, param in self.learned.items()}
         for name, param in self.learned.items():

@@ -341,3 +341,31 @@ def test_after_step_reaches_only_a_strategy_that_wants_it():
     ) == [1]
     plain = make("equal", False)[0]
     plain.after_step(lambda: pytest.fail("called without need"))
+
+
+class Nudge(strategies.LossStrategy):
+    """Learns in after_step alone, from the losses as they are."""
+
+    def __init__(self, n_tasks):
+        super().__init__(n_tasks)
+        self.knob = torch.nn.Parameter(torch.zeros(n_tasks))
+
+    def combine(self, losses, present=None):
+        return losses.sum()
+
+    def after_step(self, losses, present=None):
+        self.knob.grad = torch.zeros(self.n_tasks)
+        self.knob.grad[present if present is not None else slice(None)] = losses
+
+
+def test_learned_weights_move_in_after_step_and_only_where_there_is_a_gradient():
+    balancer, model, optimizer = make(Nudge, True, n_tasks=3, weight_lr=0.1)
+    train(balancer, model, optimizer, 2)
+    assert balancer.state_dict()["updates"].tolist() == [0, 0, 0]
+    balancer.after_step(lambda: {"t0": torch.tensor(-2.0), "t1": torch.tensor(0.0)})
+    assert balancer.strategy.knob.tolist() == pytest.approx([0.1, 0, 0], rel=1e-4)
+    assert balancer.state_dict()["updates"].tolist() == [1, 0, 0]
+    assert balancer.strategy.knob.grad is None
+    before = copy.deepcopy(balancer.state_dict())
+    balancer.after_step(lambda: {"t0": torch.tensor(float("nan")), "t1": torch.tensor(1.0)})
+    assert_same_state(balancer.state_dict(), before)

@@ -25,7 +25,7 @@ class Strategy(nn.Module, ABC):
     An ``nn.Parameter`` is a learned weight. The Balancer updates it with its own Adam
     (``weight_lr``), then calls :meth:`project`; it never enters the user's optimizer. A
     `LossStrategy` gets the gradient by differentiating ``combine``; a `GramStrategy` writes it to
-    ``.grad`` in ``weights``.
+    ``.grad`` in ``weights``. A row whose gradient is exactly 0 is left alone: no update, no momentum.
     """
 
     paper: ClassVar[str] = ""  #: reference and URL
@@ -56,7 +56,10 @@ class Strategy(nn.Module, ABC):
         """
 
     def after_step(self, losses: Tensor, present: np.ndarray | None = None) -> None:
-        """Hook. ``losses`` [m]: the same batch's losses after the optimizer step."""
+        """Hook. ``losses`` [m]: the same batch's losses after the optimizer step.
+
+        Gradients it leaves in the parameters' ``.grad`` are applied at once.
+        """
 
     def project(self, moved: Tensor) -> None:
         """Hook, called after the Balancer has updated this strategy's parameters.
