@@ -39,6 +39,10 @@ def stepped(name, n_tasks=2, only=None, path="call", **kwargs):
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("n_tasks", [2, 4])
 def test_gradient_equals_the_definition(name, n_tasks, heads):
+    if heads == "weighted" and strategies.get(name).signed_weights:
+        with pytest.raises(ValueError, match="its weights may be negative"):
+            Balancer(name, names(n_tasks), heads=heads)
+        return
     model, _ = stepped(name, n_tasks, heads=heads)
     reference = strategies.get(name)(n_tasks)
     expected = naive_step(toy(n_tasks), batch(), reference, heads)

@@ -7,8 +7,9 @@ import pytest
 from mtlweights import strategies
 from mtlweights.strategies import Strategy
 from mtlweights.strategies.pcgrad import PCGrad
+from mtlweights.strategies.registry import ALIASES, STRATEGIES
 
-BUILT_IN = ["equal", "fixed", "random", "uw", "dwa", "gradnorm", "pcgrad", "mgda", "validation"]
+BUILT_IN = list(STRATEGIES)
 
 OWN = """
 from mtlweights.strategies import LossStrategy
@@ -48,6 +49,14 @@ def test_every_built_in_name_gives_a_strategy_class():
     assert all(issubclass(cls, Strategy) for cls in classes)
     assert len(set(classes)) == len(BUILT_IN)
     assert strategies.get("pcgrad") is PCGrad
+
+
+def test_an_alias_gives_the_same_class_and_is_not_listed():
+    assert strategies.get("si") is strategies.get("scale_invariant")
+    for alias, name in ALIASES.items():
+        assert strategies.get(alias) is STRATEGIES[name] and alias not in strategies.names()
+    with pytest.raises(ValueError, match=r"No strategy named 'amlt' \(did you mean 'amtl'\?\)"):
+        strategies.get("amlt")
 
 
 def test_unknown_name_says_what_was_meant_and_what_there_is():

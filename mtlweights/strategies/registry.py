@@ -7,15 +7,33 @@ import inspect
 import pkgutil
 from importlib import import_module, metadata
 
+from .achievement import AchievementLoss
 from .base import Strategy
+from .cosmos import COSMOS
+from .cov import CoefficientOfVariation
+from .dtp import DynamicTaskPriority
 from .dwa import DynamicWeightAverage
 from .equal import EqualWeighting
+from .famo import FAMO
 from .fixed import FixedWeighting
+from .geometric import GeometricLoss
+from .go4align import GO4Align
 from .gradnorm import GradNorm
+from .igb import ImprovableGapBalancing
+from .imtl_l import ImpartialLosses
+from .lbtw import LossBalancedTaskWeighting
+from .ldc import LossDiscrepancyControl
 from .mgda import MGDA
+from .pbi import PenaltyBoundaryIntersection
 from .pcgrad import PCGrad
 from .random import RandomLossWeighting
+from .ruw import RevisedUncertainty
+from .scale_invariant import ScaleInvariant
+from .slaw import ScaledLossApproximateWeighting
+from .stch import SmoothTchebycheff
+from .stch_mtl import SmoothTchebycheffMTL
 from .uw import UncertaintyWeighting
+from .uw_so import SoftOptimalUncertainty
 from .validation import ValidationShortfall
 
 ENTRY_POINTS = "mtlweights.strategies"
@@ -26,24 +44,46 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "random": RandomLossWeighting,
     "uw": UncertaintyWeighting,
     "dwa": DynamicWeightAverage,
+    "scale_invariant": ScaleInvariant,
+    "geometric": GeometricLoss,
+    "lbtw": LossBalancedTaskWeighting,
+    "cov": CoefficientOfVariation,
+    "slaw": ScaledLossApproximateWeighting,
+    "uw_so": SoftOptimalUncertainty,
+    "ruw": RevisedUncertainty,
+    "imtl_l": ImpartialLosses,
+    "stch": SmoothTchebycheff,
+    "stch_mtl": SmoothTchebycheffMTL,
+    "go4align": GO4Align,
+    "igb": ImprovableGapBalancing,
+    "famo": FAMO,
+    "ldc": LossDiscrepancyControl,
+    "cosmos": COSMOS,
+    "pbi": PenaltyBoundaryIntersection,
     "gradnorm": GradNorm,
     "pcgrad": PCGrad,
     "mgda": MGDA,
     "validation": ValidationShortfall,
+    "dtp": DynamicTaskPriority,
+    "achievement": AchievementLoss,
 }
+
+#: a second name -> the first
+ALIASES = {"si": "scale_invariant", "gls": "geometric", "awl": "ruw", "amtl": "achievement"}
 
 
 def names() -> list[str]:
-    """All known names: the built-in strategies, then those other packages register, sorted."""
-    return [*STRATEGIES, *sorted(_entry_points().keys() - STRATEGIES.keys())]
+    """All known names but aliases: the built-in strategies, then those other packages register, sorted."""
+    return [*STRATEGIES, *sorted(_entry_points().keys() - STRATEGIES.keys() - ALIASES.keys())]
 
 
 def get(name: str) -> type[Strategy]:
-    """The strategy class of a registry name, a ``package.module:Class`` or an entry point.
+    """The strategy class of a registry name or alias, a ``package.module:Class`` or an entry point.
 
     Raises ValueError if there is no such name or class, or it is no usable strategy, and
     ImportError if its module cannot be imported.
     """
+    name = ALIASES.get(name, name)
     if name in STRATEGIES:
         return STRATEGIES[name]
     if ":" in name:
@@ -51,9 +91,8 @@ def get(name: str) -> type[Strategy]:
     entry_points = _entry_points()
     if name in entry_points:
         return _load(entry_points[name], name)
-    raise ValueError(
-        f"No strategy named {name!r}{_did_you_mean(name, names())}. Available: {', '.join(names())}."
-    )
+    hint = _did_you_mean(name, [*names(), *ALIASES])
+    raise ValueError(f"No strategy named {name!r}{hint}. Available: {', '.join(names())}.")
 
 
 def _entry_points() -> dict[str, str]:
