@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from . import strategies
 from .strategies import GramStrategy, LossStrategy, Strategy
 
-OWN = ("shared", "heads", "every", "smoothing", "accumulation", "weight_lr", "seed")
+OWN = ("shared", "heads", "every", "smoothing", "accumulation", "accumulation_steps", "weight_lr", "seed")
 
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:
@@ -71,9 +71,7 @@ def check_heads(heads: str, strategy: Strategy) -> str:
     return strategy.heads if heads == "paper" else heads
 
 
-def check_numbers(
-    strategy: Strategy, every: int, smoothing: float, accumulation: str, weight_lr: float
-) -> None:
+def check_numbers(strategy: Strategy, every: int, smoothing: float, weight_lr: float) -> None:
     """Ranges of the Balancer's own arguments, and which strategies they fit."""
     if not (isinstance(every, int) and every >= 1):
         raise ValueError(f"every should be a whole number of optimizer steps, at least 1, found {every!r}.")
@@ -84,10 +82,22 @@ def check_numbers(
         raise ValueError(
             f"every= and smoothing= are for Gramian strategies; {type(strategy).__name__} {reason}."
         )
-    if accumulation != "microbatch":
-        raise ValueError(f"accumulation should be 'microbatch', found {accumulation!r}.")
     if not weight_lr > 0:
         raise ValueError(f"weight_lr should be positive, found {weight_lr!r}.")
+
+
+def check_accumulation(accumulation: str, steps: int | None, every: int) -> None:
+    """The kind of accumulation, and what goes with it."""
+    if accumulation not in ("microbatch", "window"):
+        raise ValueError(f"accumulation should be 'microbatch' or 'window', found {accumulation!r}.")
+    if steps is not None and not (isinstance(steps, int) and steps >= 1):
+        raise ValueError(f"accumulation_steps should be a whole number of at least 1, found {steps!r}.")
+    if steps is not None and accumulation != "window":
+        raise ValueError("accumulation_steps= belongs to accumulation='window'.")
+    if every > 1 and accumulation == "window":
+        raise ValueError(
+            "every= saves nothing with accumulation='window', which needs all rows: use one of them."
+        )
 
 
 def check_model(model: nn.Module | None) -> nn.Module | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from . import gradients
 from .arguments import (
+    check_accumulation,
     check_heads,
     check_model,
     check_numbers,
@@ -24,9 +25,11 @@ from .engine import Engine
 from .explain import explain
 from .sharing import Shared, Sharing
 from .state import State
-from .step import Step
+from .step import Batch, Step
 from .stepping import StepWatch
-from .strategies import GramStrategy, LossStrategy, Strategy
+from .strategies import GramStrategy, Strategy
+from .weighing import Weigher
+from .window import Window
 
 Closure = Callable[[], Mapping[str, Tensor]]
 
@@ -58,7 +61,10 @@ class Balancer:
             step costs one backward pass.
         smoothing: Share of the previous weights kept in new ones, in [0, 1); Gramian strategies only.
         accumulation: ``"microbatch"``: every backward is weighted on its own, the state moves once per
-            optimizer step.
+            optimizer step. ``"window"``: the rows of all micro-batches of a step are summed by their counts
+            and weighted once, as one big batch; T backward passes for every strategy.
+        accumulation_steps: Micro-batches per optimizer step, for ``"window"`` in a plain loop; under
+            Accelerate and DDP's ``no_sync`` the end of a window is read from them.
         weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer).
         seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
         **hyperparameters: The strategy's own.
@@ -78,6 +84,7 @@ class Balancer:
         every: int = 1,
         smoothing: float = 0.0,
         accumulation: str = "microbatch",
+        accumulation_steps: int | None = None,
         weight_lr: float = 0.025,
         seed: int = 0,
         **hyperparameters: Any,
@@ -86,13 +93,16 @@ class Balancer:
         self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
         self.strategy.seed = seed
         check_heads(heads, self.strategy)
-        check_numbers(self.strategy, every, smoothing, accumulation, weight_lr)
+        check_numbers(self.strategy, every, smoothing, weight_lr)
+        check_accumulation(accumulation, accumulation_steps, every)
         self.heads, self.every, self.smoothing = heads, every, smoothing
         self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
         self._state = State(self.strategy, weight_lr)
+        self._weigher = Weigher(self.strategy, self._state, heads, every, smoothing)
         self._sharing = Sharing(self.tasks, self.model, shared)
-        self._engine = Engine(self.strategy, self._state, self._sharing, heads, every, smoothing)
+        window = Window(accumulation_steps, model) if accumulation == "window" else None
+        self._engine = Engine(self._weigher, self._sharing, window)
         self._watch = StepWatch(self._commit)
         self._last: Step | None = None
         self._owed, self._calls = set(self.strategy.needs), 0
@@ -114,7 +124,7 @@ class Balancer:
         if not any(value.requires_grad for value in values):
             raise ValueError("No loss requires a gradient: the model is frozen, or the losses were detached.")
         self._remind()
-        if isinstance(self.strategy, LossStrategy) and not self._engine.plain_heads:
+        if self._engine.one_pass:
             self._begin(values)
             return self._engine.scalar(present, values, numbers, self._backward_starts)
         total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
@@ -188,7 +198,7 @@ class Balancer:
         self._sharing.meet(present, values)
         params = [self._sharing.params[c] for c in self._sharing.trainable()]
         rows = gradients.rows(values, params, torch.ones((), device=values[0].device))
-        self._engine.validation = (rows, torch.stack([v.detach() for v in values]))
+        self._weigher.validation = (rows, torch.stack([v.detach() for v in values]))
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -216,7 +226,7 @@ class Balancer:
         return out
 
     def explain(self) -> str:
-        """What is shared, what belongs to which task, how many passes a step takes and what memory it needs."""
+        """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
         return explain(self.tasks, self._engine)
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,7 +260,7 @@ class Balancer:
         """Settle the last step, move the state to the losses' device, find a parameter to watch."""
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
-        self._settle(wait=self._engine.late_flag is not None)
+        self._settle(wait=self._weigher.late_flag is not None)
         if self._watch.needs_probe:
             leaves = (gradients.leaf(node) for value in values for node in gradients.nodes(value))
             self._watch.watch(next((p for p in leaves if p is not None), None))
@@ -259,7 +269,9 @@ class Balancer:
         self, present: list[int], values: list[Tensor], counts: list[Any], factor: Tensor, retain_graph: bool
     ) -> None:
         self._begin(values)
-        self._propose(self._engine.write(present, values, counts, factor, retain_graph))
+        step = self._engine.write(Batch(present, values, counts, factor, retain_graph))
+        if step is not None:
+            self._propose(step)
         self._watch.mark()
 
     def _backward_starts(self, step: Step) -> None:
@@ -273,16 +285,18 @@ class Balancer:
     def _commit(self, found_inf: Tensor | None) -> None:
         """The optimizer has stepped. A flag on another device waits for the next copy to the host."""
         if found_inf is not None and found_inf.device != self._state.device:
-            self._engine.late_flag = found_inf.detach().clone()
+            self._weigher.late_flag = found_inf.detach().clone()
         else:
             self._state.commit(found_inf)
 
     def _settle(self, wait: bool = False) -> None:
         """Decide what became of the last proposal, if no hook has told."""
-        if self._engine.late_flag is not None and not wait:
-            flag, self._engine.late_flag = self._engine.late_flag, None
+        if self._weigher.late_flag is not None and not wait:
+            flag, self._weigher.late_flag = self._weigher.late_flag, None
             self._state.commit(flag)
-        elif self._engine.late_flag is None and self._state.pending is not None and self._watch.window_over():
+        elif (
+            self._weigher.late_flag is None and self._state.pending is not None and self._watch.window_over()
+        ):
             if self._watch.seen:
                 self._state.drop()
             else:
@@ -312,5 +326,5 @@ class Balancer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._state.drop()
-        self._engine.validation = None
+        self._weigher.validation = None
         self._watch = StepWatch(self._commit)

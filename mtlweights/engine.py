@@ -2,7 +2,6 @@
 
 Two ways. A LossStrategy returns a scalar whose backward is the user's own, once, each loss weighted
 (:meth:`Engine.scalar`). Everything else works on per-task rows and writes ``.grad`` (:meth:`Engine.write`).
-Letters: m tasks present on any rank, n trainable parameters.
 """
 
 from __future__ import annotations
@@ -19,233 +18,182 @@ from torch import Tensor
 from . import distributed, gradients
 from .gradients import Row, Weight
 from .sharing import Sharing
-from .state import State
-from .step import Step
-from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from .step import Batch, Step
+from .strategies import JacobianStrategy, LossStrategy
+from .weighing import Weigher
+from .window import Window
 
 
 @dataclass
 class Engine:
-    """A strategy, its state and the shared set at work. ``heads``: "plain", "weighted" or "paper"."""
+    """A weigher and the shared set at work."""
 
-    strategy: Strategy
-    state: State
+    weigher: Weigher
     sharing: Sharing
-    heads: str
-    every: int
-    smoothing: float
-    late_flag: Tensor | None = None  #: found_inf of a fused optimizer, to be read with the next host copy
-    validation: tuple[list[Row], Tensor] | None = None
+    window: Window | None = None
 
     @property
-    def plain_heads(self) -> bool:
-        """Parameters of one task get its unweighted gradient."""
-        return (self.strategy.heads if self.heads == "paper" else self.heads) == "plain"
+    def one_pass(self) -> bool:
+        """The scalar's own backward does all: no rows, nothing written here."""
+        loss_based = isinstance(self.weigher.strategy, LossStrategy)
+        return loss_based and not self.weigher.plain_heads and self.window is None
 
     def scalar(
         self, present: list[int], values: list[Tensor], counts: list[Any], done: Callable[[Step], None]
     ) -> Tensor:
         """The objective [] of a LossStrategy; ``done(step)`` is called when its backward starts."""
-        step, value = self._combine(self._step(present, values, counts))
+        step = self.weigher.step(present, values, counts)
+        value = self.weigher.combine(step)
         mine = step.trunk
+        assert isinstance(mine, Tensor)
         if distributed.ranks() > 1:
-            here = [step.present.index(i) for i in present]
-            mine = step.trunk[here] * torch.stack(self._shares(step, present, counts)) * distributed.ranks()
+            mine = mine[[step.present.index(i) for i in present]]
+            mine = mine * torch.stack(_shares(step, present, counts)) * distributed.ranks()
         scalar: Tensor = gradients.Weighted.apply(  # type: ignore[no-untyped-call]
             value, mine, partial(done, step), *values
         )
         return scalar
 
-    def write(
-        self, present: list[int], values: list[Tensor], counts: list[Any], factor: Tensor, retain_graph: bool
-    ) -> Step:
-        """Compute the weights and add the step's gradient, times ``factor``, to every ``.grad``."""
-        new = self.sharing.meet(present, values)
+    def write(self, batch: Batch) -> Step | None:
+        """Weigh, and add the step's gradient, times the incoming factor, to every ``.grad``.
+
+        Returns None inside an accumulation window: nothing is decided yet.
+        """
+        new = self.sharing.meet(batch.present, batch.values)
         columns = self.sharing.trainable()
-        params = [self.sharing.params[c] for c in columns]
-        if not self._rows_due(present):
-            return self._one_pass(present, values, counts, columns, factor, retain_graph)
-        rows = gradients.rows(values, params, factor, retain_graph=retain_graph)
-        if distributed.ranks() > 1:
-            everywhere = distributed.mean_rows(rows, values, present, counts, params, self.strategy.n_tasks)
-            present, rows = everywhere[:2]
-            step = Step(present, *everywhere[2:])
+        if self._rows_due(batch.present):
+            if self._last_layer_suffices(batch.present):
+                return self._measured_only(batch, columns)
+            return self._by_rows(batch, columns, new)
+        step = self.weigher.step(batch.present, batch.values, batch.counts)
+        if isinstance(self.weigher.strategy, LossStrategy):
+            self.weigher.combine(step)
         else:
-            step = self._step(present, values, counts)
-        self.sharing.update(present, rows, columns, new)
-        pieces: dict[int, Tensor] = {}
-        if isinstance(self.strategy, LossStrategy):
-            step, _ = self._combine(step)
-        else:
-            measured = self.sharing.measured(self.strategy.measured_at, present)
-            at = [columns.index(c) for c in measured]
-            if isinstance(self.strategy, JacobianStrategy):
-                pieces = self._direct(self.strategy, step, rows, at, params, factor)
-            else:
-                self._solve(step, rows, at, factor)
-        shared = self.sharing.reach[:, columns].sum(0) >= 2
-        for k, param in enumerate(params):
-            weights = step.trunk if shared[k] else step.heads
-            gradient = pieces[k] if k in pieces else gradients.combine(rows, k, _items(weights, len(rows)))
-            gradients.accumulate(param, gradient)
+            self.weigher.hold(step, batch.factor)
+        self._spread(step, batch, columns)
         return step
 
     def after_step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
         """Give the strategy the losses after the optimizer step, averaged over the ranks."""
-        step = self._step(present, values, counts)
-        self.strategy.after_step(step.losses, self._index(step))
+        step = self.weigher.step(present, values, counts)
+        self.weigher.strategy.after_step(step.losses, self.weigher.index(step))
         return step
 
-    # the strategy's part ----------------------------------------------------------------------------------
+    # which way --------------------------------------------------------------------------------------------
 
-    def _step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
-        """Losses and counts, averaged over the ranks."""
-        if distributed.ranks() > 1:
-            return Step(*distributed.mean_losses(values, present, counts, self.strategy.n_tasks))
-        losses = torch.stack([v.detach().to(values[0].device) for v in values])
-        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-        return Step(present, losses, torch.stack([torch.as_tensor(c, device=losses.device) for c in counts]))
+    def _tasks(self, present: list[int]) -> list[int]:
+        """The tasks a choice of way may look at: under DDP all ranks must choose alike, so all."""
+        return present if distributed.ranks() == 1 else list(range(self.weigher.strategy.n_tasks))
 
-    def _index(self, step: Step) -> np.ndarray | None:
-        return None if len(step.present) == self.strategy.n_tasks else np.array(step.present)
+    def _known(self, present: list[int]) -> bool:
+        """Rows have shown what these tasks reach."""
+        return bool(self.sharing.reach[self._tasks(present)].any(1).all())
 
-    def _combine(self, step: Step) -> tuple[Step, Tensor]:
-        """Run a LossStrategy: objective [], weights, gradients of its learned parameters."""
-        assert isinstance(self.strategy, LossStrategy)
-        objective = partial(self.strategy.combine, present=self._index(step))
-        with self.state.trial() as step.buffers:
-            value, weights, learned = gradients.differentiate(
-                objective, step.losses, list(self.state.learned.values())
-            )
-        step.ok = torch.isfinite(step.losses).all() & torch.isfinite(weights).all()
-        step.trunk = torch.where(step.ok, weights, torch.nan)
-        step.heads = (
-            torch.where(step.ok, torch.ones_like(weights), torch.nan) if self.plain_heads else step.trunk
+    def _rows_due(self, present: list[int]) -> bool:
+        """Rows are needed now: always, but for held weights and for a LossStrategy with plain heads."""
+        weigher, tasks = self.weigher, self._tasks(present)
+        if self.window is not None or not self._known(present):
+            return True
+        if isinstance(weigher.strategy, LossStrategy):
+            return False
+        held = weigher.every > 1 and not bool(weigher.state.held[:, tasks].isnan().any())
+        return not held or int(weigher.strategy.step) % weigher.every == 0
+
+    def _last_layer_suffices(self, present: list[int]) -> bool:
+        """Rows over one layer, then one weighted pass, cost less than rows over everything."""
+        last = self.weigher.strategy.measured_at == "last_shared"
+        return last and self.window is None and self._known(present) and self.weigher.validation is None
+
+    # with rows --------------------------------------------------------------------------------------------
+
+    def _gather(
+        self, batch: Batch, columns: list[int], retain_graph: bool
+    ) -> tuple[Step, list[Row], Tensor] | None:
+        """The rows of all tasks present on any rank, averaged, and their factor; None in an open window."""
+        params = [self.sharing.params[c] for c in columns]
+        rows = gradients.rows(batch.values, params, batch.factor, retain_graph=retain_graph)
+        if self.window is not None:
+            closes = self.window.closes()
+            self.window.add(batch, rows)
+            if not closes:
+                return None
+            batch, rows = self.window.take()
+        if distributed.ranks() == 1:
+            return self.weigher.step(batch.present, batch.values, batch.counts), rows, batch.factor
+        present, rows, losses, counts = distributed.mean_rows(
+            rows, batch.values, batch.present, batch.counts, params, self.weigher.strategy.n_tasks
         )
-        step.gradients = dict(zip(self.state.learned, learned, strict=True))
-        return step, value
+        return Step(present, losses, counts), rows, batch.factor
 
-    def _solve(self, step: Step, rows: list[Row], at: list[int], factor: Tensor) -> None:
-        """Run a GramStrategy on the host, after the step's one copy to it."""
-        assert isinstance(self.strategy, GramStrategy)
-        m, (extra, extra_losses) = len(rows), self.validation or ([], step.losses[:0])
-        self.validation = None
-        gram = gradients.gramian([*rows, *extra], at)
-        k = m + len(extra)
-        host = self._host(gram.flatten(), step.losses, extra_losses, factor)
-        scale = np.where(np.arange(k) < m, host[-1], 1.0)
-        with np.errstate(all="ignore"):
-            full = host[: k * k].reshape(k, k) / np.outer(scale, scale)
-        step.gram, losses = full[:m, :m], host[k * k : -1]
-        if not (np.isfinite(full).all() and np.isfinite(losses).all()):
-            return step.spoil()
-        with self.state.trial() as step.buffers:
-            out = self.strategy.weights(full, losses, self._index(step))
-        for name, param in self.state.learned.items():
-            if param.grad is not None:
-                step.gradients[name], param.grad = param.grad, None
-        trunk, heads = out if isinstance(out, tuple) else (out, None)
-        if heads is None or self.heads != "paper":
-            heads = np.ones(m) if self.plain_heads else trunk
-        self._keep(step, np.stack([trunk, heads]))
+    def _by_rows(self, batch: Batch, columns: list[int], new: list[int]) -> Step | None:
+        """Every task's gradient in full; the step's gradient is made of them."""
+        gathered = self._gather(batch, columns, batch.retain_graph)
+        if gathered is None:
+            return None
+        step, rows, factor = gathered
+        params = [self.sharing.params[c] for c in columns]
+        self.sharing.update(step.present, rows, columns, new)
+        pieces: dict[int, Tensor] = {}
+        if isinstance(self.weigher.strategy, LossStrategy):
+            self.weigher.combine(step)
+        else:
+            measured = self.sharing.measured(self.weigher.strategy.measured_at, step.present)
+            at = [columns.index(c) for c in measured]
+            if isinstance(self.weigher.strategy, JacobianStrategy):
+                pieces = self.weigher.direct(step, rows, at, params, factor)
+            else:
+                self.weigher.solve(step, rows, at, factor)
+        shared = self.sharing.reach[:, columns].sum(0) >= 2
+        trunk, heads = _items(step.trunk, len(rows)), _items(step.heads, len(rows))
+        for k, param in enumerate(params):
+            weights = trunk if shared[k] else heads
+            gradients.accumulate(param, pieces[k] if k in pieces else gradients.combine(rows, k, weights))
+        return step
 
-    def _keep(self, step: Step, weights: np.ndarray) -> None:
-        """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
-        if self.smoothing or self.every > 1:
-            before = self.state.held[:, step.present].numpy()
-            mixed = self.smoothing * before + (1 - self.smoothing) * weights
-            weights = np.where(np.isnan(before), weights, mixed)
-            step.held = self.state.held.clone()
-            step.held[:, step.present] = torch.from_numpy(weights)
-        step.trunk, step.heads = weights
-        if not np.isfinite(weights).all():
-            step.spoil()
-
-    def _direct(
-        self, strategy: JacobianStrategy, step: Step, rows: list[Row], at: list[int], params: list[Tensor],
-        factor: Tensor,
-    ) -> dict[int, Tensor]:  # fmt: skip
-        """Run a JacobianStrategy: the scaled direction, cut into parameters."""
-        matrix = gradients.jacobian(rows, at, params) / factor
-        if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
-            step.spoil()
-            step.ok = torch.zeros((), dtype=torch.bool, device=matrix.device)
-            return {}
-        with self.state.trial() as step.buffers:
-            out = strategy.direction(matrix, step.losses, self._index(step))
-        direction, weights = out if isinstance(out, tuple) else (out, None)
-        step.trunk = weights
-        step.heads = None if self.plain_heads else weights
-        step.ok = torch.isfinite(direction).all()
-        return gradients.unflatten(direction * factor, at, params)
+    def _measured_only(self, batch: Batch, columns: list[int]) -> Step:
+        """Rows over the measured layer alone, then the weighted pass."""
+        measured = self.sharing.measured(self.weigher.strategy.measured_at, batch.present)
+        gathered = self._gather(batch, measured, retain_graph=True)
+        assert gathered is not None
+        step, rows, factor = gathered
+        self.weigher.solve(step, rows, list(range(len(measured))), factor)
+        self._spread(step, batch, columns)
+        return step
 
     # without rows -----------------------------------------------------------------------------------------
 
-    def _rows_due(self, present: list[int]) -> bool:
-        """Rows are needed now: always, but for held weights and for a LossStrategy with plain heads.
-
-        All ranks must decide alike, so under DDP this reads only what all ranks have in common.
-        """
-        tasks = present if distributed.ranks() == 1 else list(range(self.strategy.n_tasks))
-        if not self.sharing.reach[tasks].any(1).all():
-            return True
-        if isinstance(self.strategy, LossStrategy):
-            return False
-        held = self.every > 1 and not bool(self.state.held[:, tasks].isnan().any())
-        return not held or int(self.strategy.step) % self.every == 0
-
-    def _one_pass(
-        self, present: list[int], values: list[Tensor], counts: list[Any], columns: list[int], factor: Tensor,
-        retain_graph: bool,
-    ) -> Step:  # fmt: skip
-        """Weights known without rows: one weighted pass for the trunk, and one into each plain head."""
-        step = self._step(present, values, counts)
-        if isinstance(self.strategy, LossStrategy):
-            step, _ = self._combine(step)
-        else:
-            host = self._host(step.losses, factor)
-            step.trunk, step.heads = self.state.held[:, step.present].numpy()
-            if not np.isfinite(host).all():
-                step.spoil()
-        params = [self.sharing.params[c] for c in columns]
-        reach = self.sharing.reach[:, columns]
-        shares = self._shares(step, present, counts) if distributed.ranks() > 1 else [1.0] * len(present)
-        found: Row = [None] * len(params)
+    def _spread(self, step: Step, batch: Batch, columns: list[int]) -> None:
+        """Weights are known: one weighted pass for the trunk, and one into each head."""
+        params, reach = [self.sharing.params[c] for c in columns], self.sharing.reach[:, columns]
+        one: list[Weight] = [1.0] * len(batch.present)
+        shares = _shares(step, batch.present, batch.counts) if distributed.ranks() > 1 else one
         heads, trunk = _items(step.heads, len(step.present)), _items(step.trunk, len(step.present))
-        for i, value, share in zip(present, values, shares, strict=True):
-            own = [k for k in range(len(params)) if reach[i, k] and reach[:, k].sum() == 1]
-            weight = heads[step.present.index(i)] * share
-            part = gradients.weighted_pass(
-                [value], [weight], [params[k] for k in own], factor, retain_graph=True
-            )
-            for k, gradient in zip(own, part, strict=True):
+        at = [step.present.index(i) for i in batch.present]
+        found: Row = [None] * len(params)
+
+        def one_pass(
+            values: Sequence[Tensor], weights: Sequence[Weight], where: list[int], keep: bool
+        ) -> None:
+            chosen = [params[k] for k in where]
+            part = gradients.weighted_pass(values, weights, chosen, batch.factor, retain_graph=keep)
+            for k, gradient in zip(where, part, strict=True):
                 found[k] = gradient
-        common = [k for k in range(len(params)) if reach[:, k].sum() >= 2]
-        weights = [trunk[step.present.index(i)] * s for i, s in zip(present, shares, strict=True)]
-        part = gradients.weighted_pass(
-            values, weights, [params[k] for k in common], factor, retain_graph=retain_graph
-        )
-        for k, gradient in zip(common, part, strict=True):
-            found[k] = gradient
+
+        times = reach.sum(0)
+        for i, place, value, share in zip(batch.present, at, batch.values, shares, strict=True):
+            one_pass([value], [heads[place] * share], np.flatnonzero(reach[i] & (times == 1)).tolist(), True)
+        weights = [trunk[place] * share for place, share in zip(at, shares, strict=True)]
+        one_pass(batch.values, weights, np.flatnonzero(times >= 2).tolist(), batch.retain_graph)
         if distributed.ranks() > 1:
-            distributed.total(found, params, reach.any(0).tolist())
+            distributed.total(found, params, (times > 0).tolist())
         for param, gradient in zip(params, found, strict=True):
             gradients.accumulate(param, gradient)
-        return step
 
-    def _shares(self, step: Step, present: list[int], counts: list[Any]) -> list[Tensor]:
-        """This rank's part in each of its own tasks: its count over that of all ranks."""
-        totals = [step.counts[step.present.index(i)] for i in present]
-        return [torch.as_tensor(c).to(total) / total for c, total in zip(counts, totals, strict=True)]
 
-    def _host(self, *parts: Tensor) -> np.ndarray:
-        """The step's one copy to the host: the given tensors end to end, float64."""
-        flag = [] if self.late_flag is None else [self.late_flag]
-        packed = torch.cat([p.to(parts[0]).reshape(-1) for p in [*flag, *parts]]).cpu().double()
-        if flag:
-            self.late_flag = None
-            self.state.commit(packed[0])
-        return np.asarray(packed[len(flag) :].numpy())
+def _shares(step: Step, present: list[int], counts: list[Any]) -> list[Any]:
+    """This rank's part in each of its own tasks: its count over that of all ranks."""
+    totals = [step.counts[step.present.index(i)] for i in present]
+    return [torch.as_tensor(c).to(total) / total for c, total in zip(counts, totals, strict=True)]
 
 
 def _items(weights: Tensor | np.ndarray | None, m: int) -> Sequence[Weight]:

@@ -10,14 +10,15 @@ from .strategies import JacobianStrategy, LossStrategy
 
 def explain(tasks: Sequence[str], engine: Engine) -> str:
     """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
-    strategy, sharing = engine.strategy, engine.sharing
+    strategy, sharing = engine.weigher.strategy, engine.sharing
+    every, plain = engine.weigher.every, engine.weigher.plain_heads
     rows = not isinstance(strategy, LossStrategy)
     kind = "losses" if not rows else "Jacobian" if isinstance(strategy, JacobianStrategy) else "Gramian"
     lines = [f"{type(strategy).__name__} on {len(tasks)} tasks ({', '.join(tasks)}), from their {kind}."]
-    if not rows and not engine.plain_heads:
+    if engine.one_pass:
         return "\n".join([*lines, "One backward pass per step; no memory beyond plain training."])
     each = "one backward pass per task"
-    often = f"{each} every {engine.every} steps, one in all between" if engine.every > 1 else each
+    often = f"{each} every {every} steps, one in all between" if every > 1 else each
     lines.append(f"Per step: {often if rows else 'one backward pass, and one into each head'}.")
     times, sizes = sharing.reach.sum(0), [p.numel() for p in sharing.params]
     if not times.any():
@@ -36,7 +37,7 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
             lines.append(_line("Gradients measured on", where, sharing.names, sizes))
         bytes_ = len(tasks) * sum(s * p.element_size() for s, p in zip(sizes, sharing.params, strict=True))
         lines.append(f"Memory above plain training: {bytes_ / 2**20:.1f} MiB, one gradient per task.")
-    heads = "their own plain gradient" if engine.plain_heads else "their task's weight"
+    heads = "their own plain gradient" if plain else "their task's weight"
     return "\n".join([*lines, f"Parameters of one task get {heads}."])
 
 

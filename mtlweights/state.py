@@ -82,9 +82,13 @@ class State:
         if self.pending is None:
             zeros = {k: torch.zeros_like(p) for k, p in self.learned.items()}
             self.pending = {
-                "sums": torch.zeros_like(self.sums), "seen": torch.zeros_like(self.updates), "gradients": zeros,
-                "buffers": {}, "ok": torch.ones((), dtype=torch.bool, device=self.sums.device), "held": None,
-            }  # fmt: skip
+                "sums": torch.zeros_like(self.sums),
+                "seen": torch.zeros_like(self.updates),
+                "ok": torch.ones((), dtype=torch.bool, device=self.device),
+                "gradients": zeros,
+                "buffers": {},
+                "held": None,
+            }
         now, all_present = self.pending, len(step.present) == self.strategy.n_tasks
         index = slice(None) if all_present else step.present
         counts = step.counts.to(self.sums)

@@ -1,8 +1,9 @@
-"""The record of one backward."""
+"""The records of one backward: what comes in, and what it finds and proposes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,19 @@ from torch import Tensor
 
 
 @dataclass
+class Batch:
+    """The losses of one call on this rank, m tasks present."""
+
+    present: list[int]
+    values: list[Tensor]  #: mean losses [], with their graphs
+    counts: list[Any]  #: items each is the mean of, numbers or tensors []
+    factor: Tensor  #: the gradient that came in []
+    retain_graph: bool = False
+
+
+@dataclass
 class Step:
-    """What one backward found and what it proposes."""
+    """What a backward found and what it proposes; m tasks present on any rank."""
 
     present: list[int]
     losses: Tensor  #: [m]

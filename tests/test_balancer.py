@@ -1,5 +1,6 @@
 """The Balancer leaves the gradient that the strategy's paper defines, whatever the model and the path."""
 
+import copy
 import math
 
 import numpy as np
@@ -254,6 +255,28 @@ def test_gradnorm_measures_at_the_layer_used_last():
         row = row_of(model, batch(), "t0", [model.late.weight, model.late.bias])
         norm = math.sqrt(sum(r.pow(2).sum().item() for r in row))
         assert balancer.metrics()["norm/t0"].item() == pytest.approx(norm, rel=1e-5)
+
+
+def test_after_the_first_step_gradnorm_takes_rows_of_one_layer_only(monkeypatch):
+    from mtlweights import gradients
+
+    sizes, plain = [], gradients.rows
+    monkeypatch.setattr(
+        gradients,
+        "rows",
+        lambda losses, params, *a, **k: sizes.append(len(params)) or plain(losses, params, *a, **k),
+    )
+    for heads in ("paper", "plain"):
+        model = toy(3)
+        balancer = Balancer("gradnorm", names(3), model, heads=heads)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for step in range(3):
+            optimizer.zero_grad()
+            expected = naive_step(clone(model), batch(seed=step), copy.deepcopy(balancer.strategy), heads)
+            balancer(losses_of(model, batch(seed=step))).backward()
+            assert_same(gradients_of(model), expected)
+            optimizer.step()
+        assert sizes[-3:] == [len([p for p in model.parameters() if p.requires_grad]), 2, 2]
 
 
 def test_jacobian_strategy():

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ CASES = {
     "apart": ({}, (0, 1), (1, 2)),
     "plain": ({"heads": "plain"}, None, (0, 2)),
     "every": ({"every": 2}, None, (0, 2)),
+    "window": ({"accumulation": "window"}, None, (0, 2)),
 }
 SIZES = (12, 20)
 
@@ -37,10 +39,26 @@ def cases_of(name):
     return [case for case in CASES if case != "every" or gram]
 
 
-def build(name, case):
+def build():
     model = Flexible(3)
     model.load_state_dict(toy(3).state_dict())
-    return Balancer(name, names(3), model, **CASES[case][0]), model
+    return model
+
+
+def micro_batches(case, parts):
+    """A rank's batch in pieces: two micro-batches of unequal size for "window"."""
+    size = len(parts[0])
+    sizes = [size - 5, 5] if case == "window" else [size]
+    return list(zip(*[x.split(sizes) for x in parts], strict=True))
+
+
+def backward(ddp, balancer, case, parts, only):
+    pieces = micro_batches(case, parts)
+    for k, piece in enumerate(pieces):
+        with ddp.no_sync() if k + 1 < len(pieces) else nullcontext():
+            losses = ddp(piece, only)
+            loss = balancer(losses, dict.fromkeys(losses, len(piece[0])))
+            (loss / len(pieces)).backward()
 
 
 def rank_main(rank, port, folder):
@@ -50,14 +68,14 @@ def rank_main(rank, port, folder):
     out = {}
     for name in ALL:
         for case in cases_of(name):
-            balancer, model = build(name, case)
+            model = build()
             ddp = DistributedDataParallel(model, find_unused_parameters=True)
+            balancer = Balancer(name, names(3), ddp, **CASES[case][0])
             optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
             for step in range(STEPS):
                 optimizer.zero_grad()
                 parts = [x.split(SIZES)[rank] for x in batch(sum(SIZES), seed=step)]
-                losses = ddp(parts, CASES[case][1 + rank])
-                balancer(losses, dict.fromkeys(losses, SIZES[rank])).backward()
+                backward(ddp, balancer, case, parts, CASES[case][1 + rank])
                 optimizer.step()
             balancer.end_epoch()
             out[f"{name}/{case}"] = {"model": dict(model.state_dict()), "balancer": balancer.state_dict()}
@@ -80,7 +98,9 @@ def ranks(tmp_path_factory):
 
 def one_process(name, case):
     """The definition: each task's mean over the items of the ranks that have it."""
-    balancer, model = build(name, case)
+    model = build()
+    options = {} if case == "window" else CASES[case][0]
+    balancer = Balancer(name, names(3), model, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for step in range(STEPS):
         optimizer.zero_grad()

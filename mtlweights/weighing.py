@@ -1,0 +1,138 @@
+"""From losses, a Gramian or a Jacobian to weights: the only callers of a strategy's method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import distributed, gradients
+from .gradients import Row
+from .state import State
+from .step import Step
+from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+
+
+@dataclass
+class Weigher:
+    """A strategy and its state. ``heads``: "plain", "weighted" or "paper"; m tasks present."""
+
+    strategy: Strategy
+    state: State
+    heads: str
+    every: int
+    smoothing: float
+    late_flag: Tensor | None = None  #: found_inf of a fused optimizer, read with the next copy to the host
+    validation: tuple[list[Row], Tensor] | None = None
+
+    @property
+    def plain_heads(self) -> bool:
+        """Parameters of one task get its unweighted gradient."""
+        return (self.strategy.heads if self.heads == "paper" else self.heads) == "plain"
+
+    def step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
+        """Losses and counts, averaged over the ranks."""
+        if distributed.ranks() > 1:
+            return Step(*distributed.mean_losses(values, present, counts, self.strategy.n_tasks))
+        losses = torch.stack([v.detach().to(values[0].device) for v in values])
+        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+        return Step(present, losses, torch.stack([torch.as_tensor(c, device=losses.device) for c in counts]))
+
+    def index(self, step: Step) -> np.ndarray | None:
+        """``present`` as strategies take it."""
+        return None if len(step.present) == self.strategy.n_tasks else np.array(step.present)
+
+    def combine(self, step: Step) -> Tensor:
+        """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
+        assert isinstance(self.strategy, LossStrategy)
+        objective = partial(self.strategy.combine, present=self.index(step))
+        with self.state.trial() as step.buffers:
+            value, weights, learned = gradients.differentiate(
+                objective, step.losses, list(self.state.learned.values())
+            )
+        step.ok = torch.isfinite(step.losses).all() & torch.isfinite(weights).all()
+        step.trunk = torch.where(step.ok, weights, torch.nan)
+        step.heads = (
+            torch.where(step.ok, torch.ones_like(weights), torch.nan) if self.plain_heads else step.trunk
+        )
+        step.gradients = dict(zip(self.state.learned, learned, strict=True))
+        return value
+
+    def solve(self, step: Step, rows: list[Row], at: list[int], factor: Tensor) -> None:
+        """Run a GramStrategy on the host, after the step's one copy to it.
+
+        Args:
+            step: gets the weights; m tasks.
+            rows: one per task, scaled by ``factor``.
+            at: the parameters (places in a row) over which the Gramian is taken.
+            factor: [], divided out.
+        """
+        assert isinstance(self.strategy, GramStrategy)
+        m, (extra, extra_losses) = len(rows), self.validation or ([], step.losses[:0])
+        self.validation = None
+        gram = gradients.gramian([*rows, *extra], at)
+        k = m + len(extra)
+        host = self.host(gram.flatten(), step.losses, extra_losses, factor)
+        scale = np.where(np.arange(k) < m, host[-1], 1.0)
+        with np.errstate(all="ignore"):
+            full = host[: k * k].reshape(k, k) / np.outer(scale, scale)
+        step.gram, losses = full[:m, :m], host[k * k : -1]
+        if not (np.isfinite(full).all() and np.isfinite(losses).all()):
+            return step.spoil()
+        with self.state.trial() as step.buffers:
+            out = self.strategy.weights(full, losses, self.index(step))
+        for name, param in self.state.learned.items():
+            if param.grad is not None:
+                step.gradients[name], param.grad = param.grad, None
+        trunk, heads = out if isinstance(out, tuple) else (out, None)
+        if heads is None or self.heads != "paper":
+            heads = np.ones(m) if self.plain_heads else trunk
+        self._keep(step, np.stack([trunk, heads]))
+
+    def _keep(self, step: Step, weights: np.ndarray) -> None:
+        """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
+        if self.smoothing or self.every > 1:
+            before = self.state.held[:, step.present].numpy()
+            mixed = self.smoothing * before + (1 - self.smoothing) * weights
+            weights = np.where(np.isnan(before), weights, mixed)
+            step.held = self.state.held.clone()
+            step.held[:, step.present] = torch.from_numpy(weights)
+        step.trunk, step.heads = weights
+        if not np.isfinite(weights).all():
+            step.spoil()
+
+    def hold(self, step: Step, factor: Tensor) -> None:
+        """The weights of an earlier step again."""
+        step.trunk, step.heads = self.state.held[:, step.present].numpy()
+        if not np.isfinite(self.host(step.losses, factor)).all():
+            step.spoil()
+
+    def direct(
+        self, step: Step, rows: list[Row], at: list[int], params: list[Tensor], factor: Tensor
+    ) -> dict[int, Tensor]:
+        """Run a JacobianStrategy: its direction times ``factor``, by place of the parameter."""
+        assert isinstance(self.strategy, JacobianStrategy)
+        matrix = gradients.jacobian(rows, at, params) / factor
+        if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
+            step.spoil()
+            return {}
+        with self.state.trial() as step.buffers:
+            out = self.strategy.direction(matrix, step.losses, self.index(step))
+        direction, weights = out if isinstance(out, tuple) else (out, None)
+        step.trunk = weights
+        step.heads = None if self.plain_heads else weights
+        step.ok = torch.isfinite(direction).all()
+        return gradients.unflatten(direction * factor, at, params)
+
+    def host(self, *parts: Tensor) -> np.ndarray:
+        """The step's one copy to the host: the given tensors end to end, float64."""
+        flag = [] if self.late_flag is None else [self.late_flag]
+        packed = torch.cat([p.to(parts[0]).reshape(-1) for p in [*flag, *parts]]).cpu().double()
+        if flag:
+            self.late_flag = None
+            self.state.commit(packed[0])
+        return np.asarray(packed[len(flag) :].numpy())
