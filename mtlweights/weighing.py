@@ -40,7 +40,7 @@ class Weigher:
             return Step(*distributed.mean_losses(values, present, counts, self.strategy.n_tasks))
         losses = torch.stack([v.detach().to(values[0].device) for v in values])
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-        return Step(present, losses, torch.stack([torch.as_tensor(c, device=losses.device) for c in counts]))
+        return Step(present, losses, _together(counts, losses))
 
     def index(self, step: Step) -> np.ndarray | None:
         """``present`` as strategies take it."""
@@ -136,3 +136,10 @@ class Weigher:
             self.late_flag = None
             self.state.commit(packed[0])
         return np.asarray(packed[len(flag) :].numpy())
+
+
+def _together(counts: list[Any], like: Tensor) -> Tensor:
+    """The counts [m] on the losses' device, without waiting for it."""
+    if any(isinstance(count, Tensor) for count in counts):
+        return torch.stack([torch.as_tensor(count, device=like.device) for count in counts])
+    return torch.tensor(counts, dtype=like.dtype).to(like.device, non_blocking=True)

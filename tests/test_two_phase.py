@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import mtlweights.balancer
 from mtlweights import Balancer, strategies
@@ -109,6 +110,24 @@ def test_a_loss_that_is_not_finite_poisons_grad_and_moves_nothing(name, value):
         assert not part.grad.isfinite().all()
     optimizer.step()
     assert_same_state(balancer.state_dict(), before)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in ALL if isinstance(strategies.get(n)(2), strategies.LossStrategy)]
+)
+def test_a_loss_based_step_never_waits_for_the_device(name):
+    """Fake tensors have no values: reading one on the host, or branching on it, raises."""
+    with FakeTensorMode():
+        shared = torch.nn.Parameter(torch.ones(3))
+        balancer, optimizer = Balancer(name, names(3)), torch.optim.SGD([shared], lr=0.1)
+        balancer.attach(optimizer)
+        for _ in range(3):
+            optimizer.zero_grad()
+            balancer({f"t{i}": shared[i].exp() for i in range(3)}, {"t0": 4, "t1": 7}).backward()
+            optimizer.step()
+        assert set(balancer.metrics()) >= {"loss/t0", "weight/t0"}
+        with pytest.raises(DataDependentOutputException):
+            balancer.weights["t0"].item()
 
 
 @pytest.mark.parametrize("fused", [False, True])
