@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from . import gradients
 from .gradients import Row
 
+SHARDED = ("FSDPModule", "FullyShardedDataParallel")
+
 Shared = str | nn.Module | Callable[[str], bool] | Iterable[Tensor | nn.Module]
 
 
@@ -44,6 +46,13 @@ class Sharing:
     def meet(self, present: Sequence[int], losses: Sequence[Tensor]) -> list[int]:
         """Learn of the parameters behind the losses of tasks not seen before; returns those tasks."""
         if not self.params and self.model is not None:
+            if any(
+                base.__name__ in SHARDED for module in self.model.modules() for base in type(module).__mro__
+            ):
+                raise ValueError(
+                    "The model is sharded (FSDP), and per-task gradients of shards are not supported: use DDP, "
+                    "or a loss-based strategy."
+                )
             self._add(*zip(*self.model.named_parameters(), strict=True))
         new = [i for i in present if i not in self._met]
         for i, loss in zip(present, losses, strict=True):

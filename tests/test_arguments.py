@@ -104,6 +104,26 @@ def test_shared_that_no_loss_reaches():
         balancer(losses_of(model, batch())).backward()
 
 
+def test_fsdp_is_refused_by_gradient_methods():
+    class FSDPModule(nn.Module):
+        """Of the same name as the mixin that ``fully_shard`` adds to a module's bases."""
+
+    class Sharded(FSDPModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+    model = Sharded()
+    for name in ("uw", "mgda"):
+        out = model.layer(torch.ones(3, 2))
+        loss = Balancer(name, ["a", "b"], model)({"a": out[:, 0].sum(), "b": out[:, 1].sum()})
+        if name == "mgda":
+            with pytest.raises(ValueError, match=r"sharded \(FSDP\)"):
+                loss.backward()
+        else:
+            loss.backward()
+
+
 def test_reentrant_checkpointing_is_refused():
     layer, head = nn.Linear(4, 4), nn.Linear(4, 1)
     x = torch.randn(3, 4, requires_grad=True)
