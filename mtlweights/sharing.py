@@ -50,8 +50,8 @@ class Sharing:
                 base.__name__ in SHARDED for module in self.model.modules() for base in type(module).__mro__
             ):
                 raise ValueError(
-                    "The model is sharded (FSDP), and per-task gradients of shards are not supported: use DDP, "
-                    "or a loss-based strategy."
+                    "The model is sharded (FSDP), and per-task gradients of shards are not supported: "
+                    "use DDP, or a loss-based strategy."
                 )
             self._add(*zip(*self.model.named_parameters(), strict=True))
         new = [i for i in present if i not in self._met]
