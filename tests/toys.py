@@ -104,7 +104,8 @@ def naive_step(model, data, strategy, heads="paper", only=None):
     else:
         point = torch.tensor(values).requires_grad_()
         trunk = torch.autograd.grad(strategy.combine(point, index), point)[0].numpy()
-    head = np.ones(len(trunk)) if (strategy.heads if heads == "paper" else heads) == "plain" else trunk
+    trunk, own = trunk if isinstance(trunk, tuple) else (trunk, trunk)
+    head = np.ones(len(trunk)) if (strategy.heads if heads == "paper" else heads) == "plain" else own
     out = dict.fromkeys([n for n, _ in model.named_parameters()])
     for c, (name, _) in enumerate(named):
         weights = trunk if c in shared else head

@@ -30,12 +30,13 @@ class PCGrad(GramStrategy):
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
         """Weights [m], all at least 1, of the direction ``sum_i p_i``."""
-        return project_conflicts(gram, self._orders(len(gram)))
+        return project_conflicts(gram, random_orders(len(gram), self.seed, int(self.step)))
 
-    def _orders(self, m: int) -> np.ndarray:
-        """For every task, the others in random order: [m, m - 1]."""
-        if m < 3:
-            return np.arange(m)[::-1, None][:, : m - 1]
-        key = np.array([self.seed % 2**64, int(self.step)], dtype=np.uint64)
-        ranks = np.random.Generator(np.random.Philox(key=key)).random((m, m - 1)).argsort(axis=1)
-        return ranks + (ranks >= np.arange(m)[:, None])
+
+def random_orders(m: int, seed: int, step: int) -> np.ndarray:
+    """For each of m tasks, the others in random order: [m, m - 1], a function of (seed, step)."""
+    if m < 3:
+        return np.arange(m)[::-1, None][:, : m - 1]
+    key = np.array([seed % 2**64, step], dtype=np.uint64)
+    ranks = np.random.Generator(np.random.Philox(key=key)).random((m, m - 1)).argsort(axis=1)
+    return np.asarray(ranks + (ranks >= np.arange(m)[:, None]))

@@ -8,30 +8,44 @@ import pkgutil
 from importlib import import_module, metadata
 
 from .achievement import AchievementLoss
+from .aligned_mtl import AlignedMTL
 from .base import Strategy
+from .cagrad import CAGrad
+from .config import ConFIG
 from .cosmos import COSMOS
 from .cov import CoefficientOfVariation
 from .dtp import DynamicTaskPriority
+from .dualproj import DualProj
 from .dwa import DynamicWeightAverage
+from .epo import EPO
 from .equal import EqualWeighting
+from .fairgrad import FairGrad
 from .famo import FAMO
 from .fixed import FixedWeighting
 from .geometric import GeometricLoss
 from .go4align import GO4Align
 from .gradnorm import GradNorm
+from .gradvac import GradVac
 from .igb import ImprovableGapBalancing
+from .imtl import IMTL
+from .imtl_g import IMTLG
 from .imtl_l import ImpartialLosses
+from .krum import Krum
 from .lbtw import LossBalancedTaskWeighting
 from .ldc import LossDiscrepancyControl
 from .mgda import MGDA
+from .nash_mtl import NashMTL
 from .pbi import PenaltyBoundaryIntersection
+from .pcd import PCD
 from .pcgrad import PCGrad
 from .random import RandomLossWeighting
+from .random_grad import RandomGradientWeighting
 from .ruw import RevisedUncertainty
 from .scale_invariant import ScaleInvariant
 from .slaw import ScaledLossApproximateWeighting
 from .stch import SmoothTchebycheff
 from .stch_mtl import SmoothTchebycheffMTL
+from .upgrad import UPGrad
 from .uw import UncertaintyWeighting
 from .uw_so import SoftOptimalUncertainty
 from .validation import ValidationShortfall
@@ -63,6 +77,20 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "gradnorm": GradNorm,
     "pcgrad": PCGrad,
     "mgda": MGDA,
+    "gradvac": GradVac,
+    "cagrad": CAGrad,
+    "imtl_g": IMTLG,
+    "imtl": IMTL,
+    "nash_mtl": NashMTL,
+    "fairgrad": FairGrad,
+    "aligned_mtl": AlignedMTL,
+    "upgrad": UPGrad,
+    "dualproj": DualProj,
+    "config": ConFIG,
+    "epo": EPO,
+    "pcd": PCD,
+    "krum": Krum,
+    "random_grad": RandomGradientWeighting,
     "validation": ValidationShortfall,
     "dtp": DynamicTaskPriority,
     "achievement": AchievementLoss,

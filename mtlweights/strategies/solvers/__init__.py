@@ -1,14 +1,17 @@
 """Solvers on the T x T Gramian. Pure functions of float64 arrays; they never change their input."""
 
+from .averse import conflict_averse
 from .conflicts import project_conflicts
 from .dual_cone import dual_cone, least_change
 from .fairness import alpha_fair
 from .impartial import equal_cosines
+from .linear import best_on_simplex
 from .scaling import cosines_and_norms
-from .simplex import conflict_averse, min_norm
+from .simplex import min_norm
 
 __all__ = [
     "alpha_fair",
+    "best_on_simplex",
     "conflict_averse",
     "cosines_and_norms",
     "dual_cone",

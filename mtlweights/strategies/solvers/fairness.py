@@ -34,7 +34,7 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
     if len(gram) == 1:
         return unit
     if len(gram) == 2:
-        return unit * _of_two(*pull.tolist(), float(matrix[0, 1]), power)
+        return np.asarray(unit * _of_two(float(pull[0]), float(pull[1]), float(matrix[0, 1]), power))
     return np.asarray(unit * _newton(matrix + np.diag(_RIDGE * pull), pull, power))
 
 
@@ -51,10 +51,7 @@ def _without_zeros(gram: np.ndarray, alpha: float) -> np.ndarray:
 def _of_two(first: float, second: float, product: float, power: float) -> np.ndarray:
     """For ``[[first, product], [product, second]]``, whose diagonal is also the pull."""
     product = max(product, -math.sqrt(first * second) * (1 - _RIDGE))
-    if power == 1:
-        ratio = math.sqrt(first / second)
-    else:
-        ratio = math.exp(_log_ratio(first, second, product, power))
+    ratio = math.sqrt(first / second) if power == 1 else math.exp(_log_ratio(first, second, product, power))
     w = (first / (first + product * ratio)) ** (1 / (1 + power))
     return np.array([w, w * ratio])
 

@@ -1,0 +1,48 @@
+"""IMTL, impartial multi-task learning with both its halves (Liu et al. 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from .base import GramStrategy
+from .imtl_g import impartial
+
+
+class IMTL(GramStrategy):
+    """IMTL: equal projections for the trunk, learned loss scales for the heads.
+
+    Every loss has a learned scale: ``L_i = e^(s_i) l_i - s_i``, least at ``e^(s_i) = 1 / l_i``. Heads
+    descend L_i, so they get the weights e^s. The trunk gets IMTL-G's combination of the *scaled*
+    gradients ``e^(s_i) g_i``, so its weights are ``a_i e^(s_i)`` with a from `IMTLG`, in which its
+    departures are described.
+
+    L. Liu, Y. Li, Z. Kuang, J.-H. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang, "Towards Impartial
+    Multi-task Learning", ICLR 2021, https://openreview.net/forum?id=IMPnRXEWpvr, sections 3.1 to 3.3.
+
+    s starts at 0 and is updated by the Balancer (``weight_lr``). Some public code that calls itself
+    IMTL is IMTL-G alone, ``imtl_g`` here.
+    """
+
+    paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
+    family = "gramian"
+    heads = "weighted"
+    scale_degree = None
+    signed_weights = True
+    weights_depend_on_losses = True
+
+    def __init__(self, n_tasks: int) -> None:
+        super().__init__(n_tasks)
+        self.s = nn.Parameter(torch.zeros(n_tasks, dtype=torch.float64))
+
+    def weights(
+        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Trunk weights [m] of either sign, head weights e^s [m]; leaves ``e^s l - 1`` in ``s.grad``."""
+        index = np.arange(self.n_tasks) if present is None else present
+        scale = np.exp(self.s.detach().numpy()[index])
+        gradient = np.zeros(self.n_tasks)
+        gradient[index] = scale * losses - 1
+        self.s.grad = torch.from_numpy(gradient)
+        return scale * impartial(gram * scale * scale[:, None]), scale

@@ -1,0 +1,109 @@
+"""CAGrad's problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .dual_cone import dual_cone
+from .simplex import TOLERANCE, descend, face_minima
+
+
+def conflict_averse(gram: np.ndarray, c: float) -> np.ndarray:
+    """Weights [m] of CAGrad's direction ``d``: the largest ``min_i g_i . d`` with ``|d - g_0| <= c |g_0|``.
+
+    g_0 is the mean gradient, 0 <= c < 1. By duality ``d = g_0 + c |g_0| g_w / |g_w|`` with
+    ``g_w = sum_i w_i g_i`` and w the point of the simplex that minimises
+    ``F(w) = g_w . g_0 + c |g_0| |g_w|``.
+
+    Closed form for m = 2, else an active-set method: on the affine hull of a face F has its
+    stationary point in closed form, so that few faces are tried. Where ``g_w = 0`` is optimal, the
+    direction is the projection of g_0 on the cone where no task's loss rises.
+    """
+    m = len(gram)
+    mean = np.full(m, 1 / m)
+    largest = gram.diagonal().max()
+    if not largest > 0:
+        return mean
+    gram = np.asarray(gram / largest)
+    linear = gram.sum(axis=1) / m
+    squared = float(linear.sum()) / m  # |g_0|^2
+    if c == 0 or m == 1 or not squared > 1e-15:
+        return np.full(m, 1 + c if m == 1 else 1 / m)
+    radius = c * math.sqrt(squared)
+    alpha = _averse_of_two(gram, linear, radius) if m == 2 else _averse(gram, linear, radius)
+    if alpha is None:
+        return np.asarray(mean + _towards_the_cone(gram))
+    return np.asarray(mean + radius / math.sqrt(alpha @ gram @ alpha) * alpha)
+
+
+def _towards_the_cone(gram: np.ndarray) -> np.ndarray:
+    m = len(gram)
+    return np.asarray((dual_cone(gram, np.full((1, m), 1 / m)) - 1 / m)[0])
+
+
+def _at_zero(gram: np.ndarray, alpha: np.ndarray) -> bool:
+    """Whether g_w is zero as far as its Gramian can tell."""
+    return bool(alpha @ gram @ alpha <= 1e-14 * (alpha @ np.abs(gram) @ alpha))
+
+
+def _averse_of_two(gram: np.ndarray, linear: np.ndarray, radius: float) -> np.ndarray | None:
+    """The minimiser [2] of F, or None where g_w = 0 is optimal. F's derivative in w_1 has one zero."""
+    g11, g12, g22 = gram[0, 0], gram[0, 1], gram[1, 1]
+    square, slope = g11 - 2 * g12 + g22, linear[0] - linear[1]
+    # |g_w|^2 = square y^2 + rest, with y = w_1 - middle.
+    rest = max(g11 * g22 - g12**2, 0.0)
+    inner = radius**2 * square - slope**2
+    if not square > 1e-15:
+        first = 0.5
+    elif inner > 0:
+        first = (g22 - g12) / square - slope / square * math.sqrt(rest / inner)
+    else:
+        first = 0.0 if slope > 0 else 1.0
+    first = min(max(first, 0.0), 1.0)
+    alpha = np.array([first, 1 - first])
+    return None if _at_zero(gram, alpha) else alpha
+
+
+def _averse(gram: np.ndarray, linear: np.ndarray, radius: float) -> np.ndarray | None:
+    """As `_averse_of_two`, for any m."""
+    size, least_point = np.abs(gram), _averse_face(gram, linear, radius)
+    alpha = np.zeros(len(gram))
+    alpha[(linear + radius * np.sqrt(gram.diagonal())).argmin()] = 1.0
+    best, least = alpha, float("inf")
+    while True:
+        if _at_zero(gram, alpha):
+            rise = _towards_the_cone(gram)
+            if rise @ gram @ rise <= radius**2 * (1 + 1e-12) or least < 0:
+                return None if least >= 0 else best
+            alpha = rise / rise.sum()
+        products = gram @ alpha
+        pull = radius / math.sqrt(alpha @ products)
+        value = float((linear + pull * products) @ alpha)
+        if not value < least:
+            return best
+        best, least = alpha, value
+        scale = np.abs(linear) + pull * (size @ alpha) + abs(value)
+        slack = np.where(alpha > 0, 0.0, (linear + pull * products - value) / scale)
+        entering = slack.argmin()
+        if slack[entering] >= -TOLERANCE:
+            return best
+        alpha = descend(least_point, alpha, entering)
+
+
+def _averse_face(
+    gram: np.ndarray, linear: np.ndarray, radius: float
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """F's least point on a face: x + t y, x the shortest point, y where ``linear`` pulls; t is known."""
+
+    def least(face: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        x, y = face_minima(gram, face, linear).T
+        part = gram[face[:, None], face]
+        room = radius**2 - y @ part @ y
+        if room > 0:
+            return np.asarray(x + math.sqrt(max(x @ part @ x, 0.0) / room) * y)
+        return np.asarray(inside + 2 / -y.min() * y)  # F falls without end along y
+
+    return least
