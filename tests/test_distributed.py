@@ -3,6 +3,7 @@
 import os
 import socket
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -75,8 +76,12 @@ def rank_main(rank, port, folder):
             for step in range(STEPS):
                 optimizer.zero_grad()
                 parts = [x.split(SIZES)[rank] for x in batch(sum(SIZES), seed=step)]
-                backward(ddp, balancer, case, parts, CASES[case][1 + rank])
+                only = CASES[case][1 + rank]
+                backward(ddp, balancer, case, parts, only)
                 optimizer.step()
+                if step == 0:  # the others of a method that can do with and without
+                    after = partial(model, parts, only)
+                    balancer.after_step(after, dict.fromkeys(after(), SIZES[rank]))
             balancer.end_epoch()
             out[f"{name}/{case}"] = {"model": dict(model.state_dict()), "balancer": balancer.state_dict()}
     torch.save(out, f"{folder}/{rank}.pt")
@@ -105,15 +110,22 @@ def one_process(name, case):
     for step in range(STEPS):
         optimizer.zero_grad()
         data = batch(sum(SIZES), seed=step)
-        sums, counts = {}, {}
-        for rank in range(2):
-            losses = model([x.split(SIZES)[rank] for x in data], CASES[case][1 + rank])
-            for task, loss in losses.items():
-                sums[task] = sums.get(task, 0) + loss * SIZES[rank]
-                counts[task] = counts.get(task, 0) + SIZES[rank]
-        balancer({task: sums[task] / counts[task] for task in sorted(sums)}, counts).backward()
+        balancer(*whole(model, data, case)).backward()
         optimizer.step()
+        if step == 0:
+            balancer.after_step(lambda data=data: whole(model, data, case)[0])
     return model.state_dict()
+
+
+def whole(model, data, case):
+    """Mean losses over the items of both ranks, and the counts."""
+    sums, counts = {}, {}
+    for rank in range(2):
+        losses = model([x.split(SIZES)[rank] for x in data], CASES[case][1 + rank])
+        for task, loss in losses.items():
+            sums[task] = sums.get(task, 0) + loss * SIZES[rank]
+            counts[task] = counts.get(task, 0) + SIZES[rank]
+    return {task: sums[task] / counts[task] for task in sorted(sums)}, counts
 
 
 @pytest.mark.parametrize("name", ALL)
