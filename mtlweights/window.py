@@ -19,7 +19,7 @@ class Window:
     mean of their means. Memory: one row of gradients per task, kept until the window closes.
 
     Args:
-        steps: Micro-batches per optimizer step, where nothing else tells; None: Accelerate or DDP does.
+        steps: Micro-batches per optimizer step; None: Accelerate or DDP tells when one ends.
         wrapper: The model as the user passed it, to read DDP's ``no_sync``.
     """
 
@@ -37,22 +37,23 @@ class Window:
     def closes(self) -> bool:
         """Whether the micro-batch at hand is the last before the optimizer's step.
 
-        Read from Accelerate's GradientState where there is one, else from DDP's ``no_sync``, else counted.
+        Counted if ``steps`` says so (an Accelerator used earlier in the process may still be around), else
+        read from Accelerate's GradientState, else from DDP's ``no_sync``.
 
         Raises:
             ValueError: nothing tells.
         """
+        if self.steps is not None:
+            return self.seen + 1 >= self.steps
         accelerate = sys.modules.get("accelerate.state")
         if accelerate is not None and accelerate.GradientState._shared_state:
             return bool(accelerate.GradientState().sync_gradients)
         if hasattr(self.wrapper, "require_backward_grad_sync"):
             return bool(self.wrapper.require_backward_grad_sync)  # type: ignore[union-attr]
-        if self.steps is None:
-            raise ValueError(
-                "accumulation='window' must know the last micro-batch of a step: train with Accelerate or "
-                "DDP's no_sync(), or pass accumulation_steps=, the micro-batches per optimizer step."
-            )
-        return self.seen + 1 >= self.steps
+        raise ValueError(
+            "accumulation='window' must know the last micro-batch of a step: train with Accelerate or "
+            "DDP's no_sync(), or pass accumulation_steps=, the micro-batches per optimizer step."
+        )
 
     def add(self, batch: Batch, rows: Sequence[Row]) -> None:
         """Take in one micro-batch and its rows."""

@@ -12,6 +12,15 @@ SIZES = (3, 7, 4, 10)
 HOLES = (None, (0, 1), None, (1, 2))
 
 
+@pytest.fixture(autouse=True)
+def no_accelerator(monkeypatch):
+    """What another test's Accelerator left in the process must not decide ours."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    for kind in (AcceleratorState, GradientState, PartialState):
+        monkeypatch.setattr(kind, "_shared_state", {})
+
+
 def pieces(seed, dtype=torch.float32):
     return list(zip(*[x.split(SIZES) for x in batch(sum(SIZES), seed, dtype)], strict=True))
 
@@ -73,30 +82,23 @@ def test_micro_batches_weighted_apart_are_another_algorithm():
 
 def test_accelerate_tells_the_end_of_a_window():
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, GradientState
 
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
-    try:
-        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
-        model = toy(3)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        model, optimizer = accelerator.prepare(model, optimizer)
-        balancer = Balancer("mgda", names(3), model, accumulation="window")
-        for round_ in range(2):
-            for k, (data, size) in enumerate(zip(pieces(0), SIZES, strict=True)):
-                with accelerator.accumulate(model):
-                    losses = losses_of(model, data)
-                    accelerator.backward(balancer(losses, dict.fromkeys(losses, size)))
-                    assert (model.encoder[0].weight.grad is None) == (k < 3)
-                    if k == 3:
-                        found = model.encoder[0].weight.grad.clone()
-                    optimizer.step()
-                    optimizer.zero_grad()
-            assert int(balancer.strategy.step) == round_ + 1
-    finally:
-        AcceleratorState._reset_state(True)
-        GradientState._reset_state()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    model = toy(3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    balancer = Balancer("mgda", names(3), model, accumulation="window")
+    for round_ in range(2):
+        for k, (data, size) in enumerate(zip(pieces(0), SIZES, strict=True)):
+            with accelerator.accumulate(model):
+                losses = losses_of(model, data)
+                accelerator.backward(balancer(losses, dict.fromkeys(losses, size)))
+                assert (model.encoder[0].weight.grad is None) == (k < 3)
+                if k == 3:
+                    found = model.encoder[0].weight.grad.clone()
+                optimizer.step()
+                optimizer.zero_grad()
+        assert int(balancer.strategy.step) == round_ + 1
     reference = toy(3)
     Balancer("mgda", names(3), reference)(losses_of(reference, batch(sum(SIZES), seed=0))).backward()
     torch.testing.assert_close(found, reference.encoder[0].weight.grad, rtol=1e-4, atol=1e-6)
