@@ -193,6 +193,14 @@ def test_uw_so(temperature, expected):
     assert value == pytest.approx(np.dot(expected, LOSSES), abs=1e-5)
 
 
+def test_uw_so_inverse_beyond_the_largest_number():
+    assert loss_weights(make("uw_so", 3, temperature=1e-9), (1e-308, 1e-308, 1.0))[1].tolist() == [
+        0.5,
+        0.5,
+        0,
+    ]
+
+
 def test_ruw_and_its_optimum():
     strategy = make("ruw", 3)
     value = strategy.combine(torch.tensor(LOSSES))
