@@ -69,9 +69,8 @@ def _averse_of_two(gram: np.ndarray, linear: np.ndarray, radius: float) -> np.nd
 
 def _averse(gram: np.ndarray, linear: np.ndarray, radius: float) -> np.ndarray | None:
     """As `_averse_of_two`, for any m."""
-    size, least_point = np.abs(gram), _averse_face(gram, linear, radius)
-    alpha = np.zeros(len(gram))
-    alpha[(linear + radius * np.sqrt(gram.diagonal())).argmin()] = 1.0
+    least_point = _averse_face(gram, linear, radius)
+    alpha = _start(gram, linear, radius, least_point)
     best, least = alpha, float("inf")
     while True:
         if _at_zero(gram, alpha):
@@ -79,18 +78,52 @@ def _averse(gram: np.ndarray, linear: np.ndarray, radius: float) -> np.ndarray |
             if rise @ gram @ rise <= radius**2 * (1 + 1e-12) or least < 0:
                 return None if least >= 0 else best
             alpha = rise / rise.sum()
-        products = gram @ alpha
-        pull = radius / math.sqrt(alpha @ products)
-        value = float((linear + pull * products) @ alpha)
+        value, slack = _value_and_slack(gram, linear, radius, alpha)
         if not value < least:
             return best
         best, least = alpha, value
-        scale = np.abs(linear) + pull * (size @ alpha) + abs(value)
-        slack = np.where(alpha > 0, 0.0, (linear + pull * products - value) / scale)
+        slack[alpha > 0] = 0.0
         entering = slack.argmin()
         if slack[entering] >= -TOLERANCE:
             return best
         alpha = descend(least_point, alpha, entering)
+
+
+def _start(
+    gram: np.ndarray,
+    linear: np.ndarray,
+    radius: float,
+    least_point: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Where to start: the least point of a large face if there is one at hand, else the best vertex."""
+    m = len(gram)
+    face = np.arange(m)
+    while len(face):
+        target = least_point(face, np.full(len(face), 1 / len(face)))
+        if (target > 0).all():
+            alpha = np.zeros(m)
+            alpha[face] = target
+            if _at_zero(gram, alpha):
+                break
+            slack = _value_and_slack(gram, linear, radius, alpha)[1][face]
+            if np.abs(slack).max() > 1e-10:  # dependent gradients: the face was not solved
+                break
+            return alpha
+        face = face[target > 0]
+    alpha = np.zeros(m)
+    alpha[(linear + radius * np.sqrt(gram.diagonal())).argmin()] = 1.0
+    return alpha
+
+
+def _value_and_slack(
+    gram: np.ndarray, linear: np.ndarray, radius: float, alpha: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """F, and its derivatives less F, relative to their terms: at least 0 at the optimum, 0 in the face."""
+    products = gram @ alpha
+    pull = radius / math.sqrt(alpha @ products)
+    slope = linear + pull * products
+    value = float(slope @ alpha)
+    return value, (slope - value) / (np.abs(linear) + pull * (np.abs(gram) @ alpha) + abs(value))
 
 
 def _averse_face(

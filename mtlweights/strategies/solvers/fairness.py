@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-#: Added to the cosine matrix's diagonal: no weight exceeds about 1e6 times what it is without conflict.
-_RIDGE = 1e-12
+#: Added to the cosine matrix's diagonal: no weight exceeds about 1e7 times what it is without conflict.
+_RIDGE = 1e-14
 
 
 def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
@@ -18,7 +18,7 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
     equation; else damped Newton. Each weight is sought in units of what it would be if the
     gradients were orthogonal, so no scale of any gradient matters.
 
-    Where gradients cancel, the weights would be infinite: they stop near 1e6 times those without
+    Where gradients cancel, the weights would be infinite: they stop near 1e7 times those without
     conflict, and their direction is zero up to rounding. A zero gradient gets the largest weight of
     the others, 1 if there is none.
     """
