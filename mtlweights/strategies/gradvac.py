@@ -57,18 +57,23 @@ class GradVac(GramStrategy):
         m, stored = len(gram), self.target.numpy()
         index = np.arange(self.n_tasks) if present is None else present
         cosines, norms = cosines_and_norms(gram)
-        tasks, products, length, added = np.arange(m), norms[:, None] * cosines, norms.copy(), np.zeros(m)
-        for others in random_orders(m, self.seed, int(self.step)).T:
+        orders = random_orders(m, self.seed, int(self.step)).T
+        pairs = orders + m * np.arange(m)  # places in a flattened [m, m]
+        wanted = stored[index[:, None], index].take(pairs)
+        seen = wanted.copy()
+        sine_wanted = np.sqrt(1 - np.minimum(wanted, _CEILING) ** 2)
+        tangent = np.minimum(wanted, _CEILING) / sine_wanted
+        products, length, added = norms[:, None] * cosines, norms.copy(), np.zeros(m)
+        for k, others in enumerate(orders):
             exists = (length > 1e-7 * norms) & (norms[others] > 0)
-            cosine = np.divide(products[tasks, others], length, out=np.zeros(m), where=exists)
-            cosine = np.clip(cosine, -1.0, 1.0)
-            wanted = stored[index, index[others]]
-            stored[index, index[others]] += np.where(exists, self.beta * (cosine - wanted), 0.0)
-            corrected = exists & (cosine < wanted)
-            wanted = np.minimum(wanted, _CEILING)
-            sine, wanted_sine = np.sqrt(1 - cosine**2), np.sqrt(1 - wanted**2)
-            step = np.where(corrected, length * (wanted * sine / wanted_sine - cosine), 0.0)
+            cosine = products.take(pairs[k]) / np.where(exists, length, 1.0)
+            cosine = np.minimum(np.maximum(cosine, -1.0), 1.0)
+            seen[k, exists] = cosine[exists]
+            corrected = exists & (cosine < wanted[k])
+            sine = np.sqrt(1 - cosine * cosine)
+            step = np.where(corrected, length * (tangent[k] * sine - cosine), 0.0)
             products += step[:, None] * cosines[others]
-            length = np.where(corrected, length * sine / wanted_sine, length)
+            length = np.where(corrected, length * sine / sine_wanted[k], length)
             added += np.bincount(others, step, m)
+        stored[index, index[orders]] += self.beta * (seen - wanted)
         return np.asarray(1 + np.divide(added, norms, out=np.zeros(m), where=norms > 0))
