@@ -86,6 +86,8 @@ def least_change(gram: np.ndarray, linear: np.ndarray) -> np.ndarray | None:
     ``sum_i u_i g_i`` is then the shortest change x that fulfils ``g_i . x + linear_i >= 0``; None
     says that no x does.
     """
+    if len(linear) == 1 and gram[0, 0] > 0:
+        return np.asarray(np.maximum(-linear, 0.0) / gram[0, 0])
     cosines, norms = cosines_and_norms(gram)
     if (linear[norms == 0] < 0).any():
         return None
