@@ -193,8 +193,8 @@ def main() -> None:
     print("# Time and accuracy of the Gramian solvers\n")
     print(f"Made by `OMP_NUM_THREADS=1 python benchmarks/micro/solvers.py` on\n{machine()}{version}.\n")
     print(
-        "Median CPU time of one call in ms; largest residual of the optimality conditions (relative, 0 is exact;\n"
-        "defined per method in the script; - where the rule is a formula). Same Gramians for both, in float64.\n"
+        "Median CPU time of one call in ms; largest residual of the optimality conditions (relative, 0 is\n"
+        "exact; defined in the script; - where the rule is a formula). Same Gramians for both, in float64.\n"
     )
     print("| strategy | T | ours, ms | TorchJD, ms | times | ours, residual | TorchJD, residual |")
     print("|---|---|---|---|---|---|---|")
