@@ -156,9 +156,9 @@ def test_dtp_averages_scores_and_keeps_to_its_range():
 
 
 def test_achievement():
-    """Shortfalls 0.8 and 0.2, so a = 0.64 and 0.04."""
-    exponent = 1 / (1 + math.exp(-0.6))
-    strategy = scored("achievement", (0.21, 0.84))
+    """Shortfalls 1 and 0.2, so a = 1 and 0.04."""
+    exponent = 1 / (1 + math.exp(-0.96))
+    strategy = scored("achievement", (0.0, 0.84))
     value, weights = loss_weights(strategy, (2.0, 8.0))
     assert value == pytest.approx(2**exponent * 8 ** (1 - exponent))
     assert weights == pytest.approx([exponent * value / 2, (1 - exponent) * value / 8])
