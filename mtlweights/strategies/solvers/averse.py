@@ -97,7 +97,7 @@ def _start(
 ) -> np.ndarray:
     """Where to start: the least point of a large face if there is one at hand, else the best vertex."""
     m = len(gram)
-    face = np.arange(m)
+    face = np.arange(m if gram.diagonal().all() else 0)  # a zero gradient is the best vertex, or never enters
     while len(face):
         target = least_point(face, np.full(len(face), 1 / len(face)))
         if (target > 0).all():
