@@ -45,8 +45,7 @@ class RunSpec:
         what = [spec_key(self.problem), spec_key(self.strategy), self.only, asdict(self.settings)]
         text = json.dumps(what, sort_keys=True)
         words = [self.problem, self.arm, self.only or "", f"s{self.seed}"]
-        slug = re.sub(r"[^a-z0-9.]+", "-", "-".join(filter(None, words)).lower()).strip("-.")
-        return f"{slug[-80:].strip('-.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{slug('-'.join(filter(None, words)))}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def result(self, **fields: Any) -> dict[str, Any]:
         """The result of this run: what it was, and ``fields`` over the values of a run that gave nothing."""
@@ -64,3 +63,8 @@ class RunSpec:
         what = {"problem": self.problem, "strategy": self.strategy, "only": self.only, "seed": self.seed}
         settings = asdict(self.settings)
         return {"schema": SCHEMA, "id": self.id, **what, "settings": settings, **blank, **numbers, **fields}
+
+
+def slug(text: str) -> str:
+    """A spec as part of a file's name."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[-80:].strip("-.")

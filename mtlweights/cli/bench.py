@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suite", nargs="?", metavar="SUITE", help="a suite's YAML file (default: the embedded suite)"
     )
-    parser.add_argument("--out", metavar="DIR", help="results folder (default: results/<suite>)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="results folder (default: results/SUITE, or results/PROBLEM with -p)"
+    )
     parser.add_argument(
         "-p",
         "--problem",
@@ -76,12 +78,13 @@ def run(args: argparse.Namespace) -> int:
 def _suite(args: argparse.Namespace) -> Suite:
     """The suite that is named, with what the options put in the place of its own."""
     from ..bench import load_suite
-    from ..bench.runspec import SINGLE
+    from ..bench.runspec import SINGLE, slug
 
     suite = load_suite(args.suite)
     if args.problem:
         problems = {spec: suite.problems.get(spec, {}) for spec in args.problem}
-        suite = replace(suite, problems=problems)
+        # other problems are another suite, with a folder of its own
+        suite = replace(suite, problems=problems, name=slug("-".join(problems)))
     if args.strategy:
         # single-task training is always an arm, so naming it changes nothing
         strategies = tuple(spec for spec in dict.fromkeys(args.strategy) if spec != SINGLE)
