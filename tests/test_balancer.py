@@ -306,11 +306,27 @@ def test_weights_for_trunk_and_heads_apart():
         def weights(self, gram, losses, present=None):
             return np.full(len(losses), 2.0), np.full(len(losses), 3.0)
 
-    model, plain = toy(), toy()
+    plain = toy()
     sum(plain(batch())).backward()
-    Balancer(Pair, names(2), model).backward(losses_of(model, batch()))
-    torch.testing.assert_close(model.encoder[0].weight.grad, 2 * plain.encoder[0].weight.grad)
-    torch.testing.assert_close(model.heads[1].weight.grad, 3 * plain.heads[1].weight.grad)
+    for heads, factor in (("paper", 3), ("weighted", 2), ("plain", 1)):
+        model = toy()
+        Balancer(Pair, names(2), model, heads=heads).backward(losses_of(model, batch()))
+        torch.testing.assert_close(model.encoder[0].weight.grad, 2 * plain.encoder[0].weight.grad)
+        torch.testing.assert_close(model.heads[1].weight.grad, factor * plain.heads[1].weight.grad)
+
+
+def test_a_step_on_held_weights_is_spoilt_by_a_loss_that_is_not_finite():
+    model = toy()
+    balancer = Balancer("mgda", names(2), model, every=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for bad in (False, True):
+        optimizer.zero_grad()
+        losses = losses_of(model, batch())
+        losses["t1"] = losses["t1"] + (float("inf") if bad else 0.0)
+        balancer(losses).backward()
+        assert bool(model.encoder[0].weight.grad.isfinite().all()) == (not bad)
+        optimizer.step()
+    assert int(balancer.strategy.step) == 1
 
 
 def test_every_holds_the_weights_and_takes_one_pass_in_between():
