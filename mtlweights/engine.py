@@ -138,7 +138,8 @@ class Engine:
             self.weigher.combine(step)
         else:
             measured = self.sharing.measured(self.weigher.strategy.measured_at, step.present)
-            at = [columns.index(c) for c in measured]
+            place = {c: k for k, c in enumerate(columns)}
+            at = [place[c] for c in measured]
             if isinstance(self.weigher.strategy, JacobianStrategy):
                 pieces = self.weigher.direct(step, rows, at, params, factor)
             else:

@@ -76,7 +76,7 @@ class Sharing:
                 found.setdefault(id(param), param)
                 self.order[id(param)] = max(self.order.get(id(param), 0), node._sequence_nr())
         if self.model is None:
-            new = [p for p in found.values() if all(p is not q for q in self.params)]
+            new = list(found.values())[len(self.params) :]  # those known came first
             self._add([f"parameter {len(self.params) + k}" for k in range(len(new))], new)
 
     def _add(self, names: Sequence[str], params: Sequence[Tensor]) -> None:

@@ -8,8 +8,6 @@ from torch import nn
 
 from mtlweights import strategies
 
-TASKS = ["reg", "cls"]
-
 
 class Toy(nn.Module):
     """A two-task network with everything that trips an engine: frozen, unused and partly shared layers."""
