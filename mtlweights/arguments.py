@@ -25,6 +25,7 @@ OWN = (
     "smoothing",
     "accumulation",
     "accumulation_steps",
+    "process_group",
     "weight_lr",
     "seed",
 )
@@ -180,7 +181,7 @@ def check_model(model: nn.Module | None) -> nn.Module | None:
             )
         model = model.module
     inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model
+    return check_model(inner) if isinstance(inner, nn.Module) else model
 
 
 def read_losses(

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import distributed
 from .arguments import (
     check_accumulation,
     check_gradients,
@@ -23,6 +22,7 @@ from .arguments import (
     task_names,
     warn_of_optimizer,
 )
+from .distributed import Ranks
 from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
@@ -78,6 +78,9 @@ class Balancer:
             and weighted once, as one big batch; T backward passes for every strategy.
         accumulation_steps: Micro-batches per optimizer step, for ``"window"`` in a plain loop; under
             Accelerate and DDP's ``no_sync`` the end of a window is read from them.
+        process_group: The processes that train this model together; by default those of the DDP wrapper given
+            as ``model``, else all. Where every process trains a model of its own, a group of that process
+            alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
         weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer);
             by default the strategy's, 0.025 for most.
         seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
@@ -101,6 +104,7 @@ class Balancer:
         smoothing: float = 0.0,
         accumulation: str = "microbatch",
         accumulation_steps: int | None = None,
+        process_group: torch.distributed.ProcessGroup | None = None,
         weight_lr: float | None = None,
         seed: int = 0,
         **hyperparameters: Any,
@@ -117,7 +121,9 @@ class Balancer:
         self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
         self._state = State(self.strategy, weight_lr)
-        self._weigher = Weigher(self.strategy, self._state, heads, every, smoothing)
+        self._weigher = Weigher(
+            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model)
+        )
         self._sharing = Sharing(self.tasks, self.model, shared)
         batches = self._weigher.batches
         window = accumulation == "window" or batches > 1
@@ -128,7 +134,7 @@ class Balancer:
                 Window(accumulation_steps, model, batches, len(self.tasks)) if window else None,
                 gradients,
             ),
-            Validation(self.strategy, self._sharing),
+            Validation(self.strategy, self._sharing, self._weigher.ranks),
             Representation(features),
         )
         if not self._engine.one_pass:
@@ -153,8 +159,17 @@ class Balancer:
             features: The shared representation, with its graph, for ``gradients="features"``.
 
         Raises:
-            ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient.
+            ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient,
+                nothing that tells the end of an accumulation window, DDP's ``join()``.
         """
+        if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
+            outside: Tensor = torch.compiler.disable(self._scalar)(losses, counts, features)
+            return outside
+        return self._scalar(losses, counts, features)
+
+    def _scalar(
+        self, losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None, features: Tensor | None
+    ) -> Tensor:
         present, values, numbers = read_losses(self.tasks, losses, counts)
         if features is not None:
             self._engine.representation.tensor = features
@@ -163,10 +178,13 @@ class Balancer:
         if not any(value.requires_grad for value in values):
             raise ValueError("No loss requires a gradient: the model is frozen, or the losses were detached.")
         self._remind()
+        self._weigher.ranks.check_join()
         if self._engine.one_pass:
             self._begin(values)
             with full_precision(values[0].device):
                 return self._engine.scalar(present, values, numbers, self._backward_starts)
+        if self._engine.window is not None:
+            self._engine.window.closes()  # raises now where nothing tells
         total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
         anchor = torch.zeros((), device=total.device, requires_grad=True)
         run = partial(self._run, present, values, numbers)
@@ -301,6 +319,8 @@ class Balancer:
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
         self._settle(wait=self._weigher.late_flag is not None)
+        if self._engine.window is not None and self._state.pending is not None and self._watch.untouched():
+            self._engine.window.check_stepped()
         if self._watch.needs_probe:
             self._watch.watch(self._sharing.probe(values))
 
@@ -309,7 +329,7 @@ class Balancer:
     ) -> None:
         self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
-        keep = retain_graph or distributed.ranks() > 1
+        keep = retain_graph or self._weigher.ranks.number > 1
         with full_precision(values[0].device):
             step = self._engine.write(Batch(present, values, counts, factor, keep))
         if step is not None:

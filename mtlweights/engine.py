@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import distributed, gradients, sharded, writing
+from . import gradients, sharded, writing
+from .distributed import Ranks
 from .gathering import Gatherer
 from .representation import Representation
 from .sharing import Sharing
@@ -44,6 +45,11 @@ class Engine:
         return self.gatherer.sharing
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that train the model."""
+        return self.weigher.ranks
+
+    @property
     def window(self) -> Window | None:
         """Of gradient accumulation."""
         return self.gatherer.window
@@ -62,9 +68,9 @@ class Engine:
         value = self.weigher.combine(step)
         mine = step.trunk
         assert isinstance(mine, Tensor)
-        if distributed.ranks() > 1:
+        if self.ranks.number > 1:
             mine = mine[[step.present.index(i) for i in present]]
-            mine = mine * torch.stack(writing.shares(step, present, counts)) * distributed.ranks()
+            mine = mine * torch.stack(writing.shares(step, present, counts)) * self.ranks.number
         scalar: Tensor = gradients.Weighted.apply(  # type: ignore[no-untyped-call]
             value, mine, partial(done, step), *values
         )
@@ -90,7 +96,7 @@ class Engine:
             self.weigher.combine(step)
         else:
             self.weigher.hold(step, batch.factor)
-        writing.spread(self.sharing, step, batch, columns)
+        writing.spread(self.ranks, self.sharing, step, batch, columns)
         return step
 
     def after_step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
@@ -103,7 +109,7 @@ class Engine:
 
     def _tasks(self, present: list[int]) -> list[int]:
         """The tasks a choice of way may look at: under DDP all ranks must choose alike, so all."""
-        return present if distributed.ranks() == 1 else list(range(self.weigher.strategy.n_tasks))
+        return present if self.ranks.number == 1 else list(range(self.weigher.strategy.n_tasks))
 
     def _known(self, present: list[int]) -> bool:
         """Rows have shown what these tasks reach."""
@@ -155,11 +161,12 @@ class Engine:
         strategy, model = self.weigher.strategy, self.sharing.model
         assert model is not None
         sharded.check_fits(strategy, self.gatherer.mode, self.window is not None)
-        sharded.check_present(batch.present, strategy.n_tasks, batch.values[0])
+        sharded.check_present(batch.present, strategy.n_tasks, batch.values[0], self.ranks)
         step = self.weigher.step(batch.present, batch.values, batch.counts)
         params = [self.sharing.params[c] for c in columns]
+        sharded.check_mesh(params[0], self.ranks)
         shares = writing.shares(step, batch.present, batch.counts)
-        seeds = [batch.factor * share * distributed.ranks() for share in shares]
+        seeds = [batch.factor * share * self.ranks.number for share in shares]
         due = self._rows_due(batch.present)
         rows = sharded.rows(model, batch.values, params, seeds, batch.retain_graph)
         self.sharing.update(step.present, rows, columns)
@@ -182,7 +189,7 @@ class Engine:
         step, rows, factor = gathered
         gram = gradients.gramian(rows, range(len(measured)))
         self.weigher.solve(step, gram, factor)
-        writing.spread(self.sharing, step, batch, columns)
+        writing.spread(self.ranks, self.sharing, step, batch, columns)
         return step
 
     def _by_features(self, batch: Batch, columns: list[int]) -> Step:
@@ -204,10 +211,10 @@ class Engine:
                     "as features: name the module all heads start from, or use gradients='auto'."
                 )
         gram = gradients.gramian(rows, [0])
-        if distributed.ranks() > 1:
+        if self.ranks.number > 1:
             shares = torch.stack(writing.shares(step, batch.present, batch.counts)).to(gram)
             at = [step.present.index(i) for i in batch.present]
-            gram = distributed.add_grams(gram * shares * shares[:, None], at, len(step.present))
+            gram = self.ranks.add_grams(gram * shares * shares[:, None], at, len(step.present))
         self.weigher.solve(step, gram, batch.factor)
-        writing.spread(self.sharing, step, batch, columns)
+        writing.spread(self.ranks, self.sharing, step, batch, columns)
         return step

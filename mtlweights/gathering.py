@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from . import distributed, factors, gradients
+from . import factors, gradients
 from .gradients import Row
 from .graph import Use
 from .sharing import Sharing
@@ -44,10 +44,10 @@ class Gatherer:
                 return None
             batch, rows = self.window.take()
         n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
-        if distributed.ranks() == 1:
+        if self.weigher.ranks.number == 1:
             step = self.weigher.step(batch.present, batch.values, batch.counts)
         else:
-            present, rows, losses, counts = distributed.mean_rows(
+            present, rows, losses, counts = self.weigher.ranks.mean_rows(
                 rows, batch.values, batch.present, batch.counts, params, n_tasks * k
             )
             step = Step(present, losses, counts)
@@ -58,7 +58,7 @@ class Gatherer:
         """The weights whose gradients can and should stay factors."""
         strategy = self.weigher.strategy
         gramian = isinstance(strategy, GramStrategy) and not strategy.validation_rows
-        alone = self.window is None and distributed.ranks() == 1
+        alone = self.window is None and self.weigher.ranks.number == 1
         if not (gramian and alone) or self.sharing.compiled or self.mode in ("rows", "features"):
             return {}
         return factors.plan(values, params, self.mode == "gramian")

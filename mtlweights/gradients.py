@@ -147,7 +147,7 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight]) -> Tens
 
 
 def accumulate(param: Tensor, gradient: Tensor | None) -> None:
-    """Add to ``param.grad`` as a backward pass would."""
+    """Add to ``param.grad``, and call what waits for it there, as a backward pass would."""
     if gradient is None:
         return
     gradient = gradient.to(param.dtype)
@@ -157,6 +157,8 @@ def accumulate(param: Tensor, gradient: Tensor | None) -> None:
         param.grad = param.grad + gradient
     else:
         param.grad.add_(gradient)
+    for hook in (getattr(param, "_post_accumulate_grad_hooks", None) or {}).values():
+        hook(param)
 
 
 def differentiate(
@@ -192,13 +194,18 @@ def full_precision(device: torch.device) -> Iterator[None]:
 def keep_compiled_graphs() -> None:
     """Have torch.compile keep the buffers of its backward graphs, which several passes go through.
 
-    By default a graph compiled for a single backward gives them away, and a second pass raises. A setting of
-    the process, for graphs compiled from now on.
+    By default a graph compiled for a single backward gives them away, and a second pass raises, or reads what
+    the first one wrote over: inductor's cache on the disk does not tell graphs that give buffers away from
+    those that do not, so entries made from now on get a key of their own. Settings of the process, for graphs
+    compiled from now on.
     """
     from torch._functorch import config
 
-    if hasattr(config, "donated_buffer"):
+    if getattr(config, "donated_buffer", False):
         config.donated_buffer = False
+        cache: Any = getattr(torch.compiler, "config", None)
+        if hasattr(cache, "cache_key_tag"):
+            cache.cache_key_tag = f"{cache.cache_key_tag} buffers kept"
 
 
 def _refuse_create_graph() -> None:

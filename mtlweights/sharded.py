@@ -1,4 +1,4 @@
-"""Rows of a model sharded by FSDP2: each rank holds its part of every gradient.
+"""Rows of a model sharded by FSDP2, where each rank holds its part of every gradient; and what is refused.
 
 The graph is on unsharded copies of the parameters, so gradients cannot be asked for; a backward pass per
 task leaves them, averaged over the ranks and sharded, in ``.grad``. Parts of different ranks have no element
@@ -14,10 +14,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .distributed import Ranks
 from .gradients import Row
 from .strategies import JacobianStrategy, Strategy
 
 OLD = ("FullyShardedDataParallel", "DeepSpeedEngine")
+#: what a parameter carries that is not an ordinary one, and who put it there
+MARKS = {
+    "_is_flat_param": "FullyShardedDataParallel (FSDP1)",
+    "ds_id": "DeepSpeed ZeRO",
+    "_hp_mapping": "DeepSpeed ZeRO",
+    "device_mesh": "tensor parallelism (DTensor parameters)",
+}
 
 
 def is_sharded(model: nn.Module | None) -> bool:
@@ -29,10 +37,21 @@ def check_model(model: nn.Module) -> None:
     """Raise ValueError for a wrapper under which repeated backward passes do not work."""
     old = next((k for module in model.modules() for k in _kinds(module) if k in OLD), None)
     if old is not None:
-        raise ValueError(
-            f"Per-task gradients are not to be had under {old}: shard with FSDP2 (fully_shard), use DDP, or "
-            "a loss-based strategy."
-        )
+        _refuse(old)
+
+
+def check_leaf(param: Tensor) -> None:
+    """Raise ValueError for a leaf of the graph that is not a whole parameter of the model."""
+    for mark, owner in MARKS.items():
+        if hasattr(param, mark):
+            _refuse(owner)
+
+
+def _refuse(owner: str) -> None:
+    raise ValueError(
+        f"Per-task gradients are not to be had under {owner}: shard with FSDP2 (fully_shard), use DDP, or "
+        "a loss-based strategy."
+    )
 
 
 def _kinds(module: nn.Module) -> list[str]:
@@ -50,10 +69,20 @@ def check_fits(strategy: Strategy, gradients: str, windowed: bool) -> None:
 
 
 def add_grams(gram: Tensor, param: Any) -> Tensor:
-    """The sum of the Gramians of all parts; replicas of a part count once."""
-    dist.all_reduce(gram)
-    mesh = getattr(param, "device_mesh", None)
-    return gram if mesh is None else gram * (mesh.size(-1) / mesh.size())
+    """The sum of the Gramians of all parts, over the mesh's last dimension; replicas (HSDP) have the same."""
+    mesh = param.device_mesh
+    dist.all_reduce(gram, group=mesh.get_group(mesh.ndim - 1))
+    return gram
+
+
+def check_mesh(param: Any, ranks: Ranks) -> None:
+    """Raise ValueError if the model is sharded over other processes than those that train it."""
+    size = param.device_mesh.size()
+    if size != ranks.number:
+        raise ValueError(
+            f"The model is sharded over {size} processes, and the balancer averages over {ranks.number}: "
+            "pass the mesh's group, Balancer(process_group=mesh.get_group())."
+        )
 
 
 def reshard(model: nn.Module) -> None:
@@ -80,7 +109,7 @@ def like(param: Any, part: Tensor) -> Tensor:
     )
 
 
-def check_present(present: Sequence[int], n_tasks: int, like: Tensor) -> None:
+def check_present(present: Sequence[int], n_tasks: int, like: Tensor, ranks: Ranks) -> None:
     """Every rank must take part in every pass.
 
     Raises:
@@ -88,8 +117,8 @@ def check_present(present: Sequence[int], n_tasks: int, like: Tensor) -> None:
     """
     here = torch.zeros(n_tasks, device=like.device)
     here[list(present)] = 1
-    dist.all_reduce(here)
-    if bool(((here > 0) & (here < dist.get_world_size())).any()):
+    dist.all_reduce(here, group=ranks.group)
+    if bool(((here > 0) & (here < ranks.number)).any()):
         raise ValueError(
             "Under FSDP2 every rank needs a loss for the same tasks in a step: batch by task, or give the "
             "loss of a rank without items as 0 times the output, with a count of 0 as a tensor."
@@ -99,16 +128,22 @@ def check_present(present: Sequence[int], n_tasks: int, like: Tensor) -> None:
 def rows(
     model: nn.Module,
     losses: Sequence[Tensor],
-    params: Sequence[Tensor],
+    params: Sequence[Any],
     seeds: Sequence[Tensor],
     retain_graph: bool,
 ) -> list[Row]:
-    """This rank's part of the gradient of ``seed * loss`` in every parameter, one backward per loss."""
-    before = [param.grad for param in params]
-    for param in params:
-        param.grad = None
+    """This rank's part of the gradient of ``seed * loss`` in every parameter, one backward per loss.
+
+    Every pass is reduced over the ranks, also in a micro-batch for which the loop has switched that off
+    (``set_requires_gradient_sync``): what is weighted are gradients of the whole batch.
+    """
+    before = [(param.grad, getattr(param, "_post_accumulate_grad_hooks", None)) for param in params]
+    for param in params:  # hooks wait for the step's gradient, not for a task's
+        param.grad = param._post_accumulate_grad_hooks = None
     roots = [module for module in model.modules() if hasattr(module, "set_is_last_backward")]
     out: list[Row] = []
+    for root in roots:
+        root.set_requires_gradient_sync(True, recurse=False)  # type: ignore[operator]
     try:
         for i, (loss, seed) in enumerate(zip(losses, seeds, strict=True)):
             last = i + 1 == len(losses)
@@ -120,6 +155,6 @@ def rows(
             for param in params:
                 param.grad = None
     finally:
-        for param, gradient in zip(params, before, strict=True):
-            param.grad = gradient
+        for param, (gradient, hooks) in zip(params, before, strict=True):
+            param.grad, param._post_accumulate_grad_hooks = gradient, hooks
     return out

@@ -68,7 +68,10 @@ class Sharing:
             sharded.reshard(self.model)
             return next((p for p in self.model.parameters() if p.requires_grad), None)
         leaves = (graph.leaf(node) for node in graph.nodes(losses))
-        return next((leaf for leaf in leaves if leaf is not None), None)
+        found = next((leaf for leaf in leaves if leaf is not None), None)
+        # FSDP1 with use_orig_params: the leaf is flat, the optimizer holds the parameters it is made of
+        parts = getattr(found, "_params", None) or [found]
+        return next((part for part in parts if part is not None and part.requires_grad), None)
 
     def _walk(self, loss: Tensor) -> None:
         """Find leaves (without a model), the forward order of their use, and what must be refused."""
@@ -82,6 +85,7 @@ class Sharing:
                     "use checkpoint(..., use_reentrant=False)."
                 )
             for param in graph.used_by(node):
+                sharded.check_leaf(param)
                 found.setdefault(id(param), param)
                 self.order[id(param)] = max(self.order.get(id(param), 0), node._sequence_nr())
         if self.model is None:

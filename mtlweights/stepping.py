@@ -78,6 +78,10 @@ class StepWatch:
         now = self._probe.grad
         return now is None or now is not gradient() or now._version != gradient_version
 
+    def untouched(self) -> bool:
+        """The gradient of the last backward is known, and still lies there as it was left."""
+        return self._mark is not None and self._mark[1] is not None and not self.window_over()
+
     def _release(self) -> None:
         for handle in self._handles:
             handle.remove()

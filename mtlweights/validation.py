@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import distributed, gradients
+from . import gradients
+from .distributed import Ranks
 from .gradients import Row
 from .sharing import Sharing
 from .strategies import GramStrategy, Strategy
@@ -22,10 +23,11 @@ class Validation:
     Args:
         strategy: Says where the gradients are taken (its ``lookahead``).
         sharing: The parameters.
+        ranks: The processes whose gradients are averaged.
     """
 
-    def __init__(self, strategy: Strategy, sharing: Sharing) -> None:
-        self.strategy, self.sharing = strategy, sharing
+    def __init__(self, strategy: Strategy, sharing: Sharing, ranks: Ranks) -> None:
+        self.strategy, self.sharing, self.ranks = strategy, sharing, ranks
         self.clear()
 
     def clear(self) -> None:
@@ -97,8 +99,8 @@ class Validation:
     ) -> tuple[list[Row], Tensor]:
         """Rows and losses [v], averaged over the ranks."""
         rows = gradients.rows(values, params, torch.ones((), device=values[0].device))
-        if distributed.ranks() > 1:
+        if self.ranks.number > 1:
             ones = [1.0] * len(values)
-            found = distributed.mean_rows(rows, values, present, ones, params, self.strategy.n_tasks)
+            found = self.ranks.mean_rows(rows, values, present, ones, params, self.strategy.n_tasks)
             return found[1], found[2]
         return rows, torch.stack([v.detach().to(values[0].device) for v in values])

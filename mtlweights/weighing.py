@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import distributed, gradients
+from . import gradients
+from .distributed import Ranks
 from .gradients import Row
 from .state import State
 from .step import Step
@@ -26,6 +27,7 @@ class Weigher:
     heads: str
     every: int
     smoothing: float
+    ranks: Ranks
     late_flag: Tensor | None = None  #: found_inf of a fused optimizer, read with the next copy to the host
 
     @property
@@ -40,8 +42,8 @@ class Weigher:
 
     def step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
         """Losses and counts, averaged over the ranks."""
-        if distributed.ranks() > 1:
-            return Step(*distributed.mean_losses(values, present, counts, self.strategy.n_tasks))
+        if self.ranks.number > 1:
+            return Step(*self.ranks.mean_losses(values, present, counts, self.strategy.n_tasks))
         losses = torch.stack([v.detach().to(values[0].device) for v in values])
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         return Step(present, losses, counts)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .gradients import Row
 from .step import Batch, Step
@@ -40,26 +41,42 @@ class Window:
     def closes(self) -> bool:
         """Whether the micro-batch at hand is the last before the optimizer's step.
 
-        Counted if ``steps`` says so (an Accelerator used earlier in the process may still be around), else
-        read from Accelerate's GradientState, else from DDP's ``no_sync``; else one micro-batch per batch,
-        if there are several.
+        Counted if ``steps`` says so, else as the Lightning callback has marked the module, else read from
+        Accelerate's GradientState, else from DDP's ``no_sync``; else one micro-batch per batch, if there are
+        several.
 
         Raises:
             ValueError: nothing tells.
         """
         if self.steps is not None:
             return self.seen + 1 >= self.steps
+        mark = getattr(self.wrapper, "require_backward_grad_sync", None)
+        if mark is not None and not isinstance(self.wrapper, DistributedDataParallel):
+            return bool(mark)
         accelerate = sys.modules.get("accelerate.state")
         if accelerate is not None and accelerate.GradientState._shared_state:
             return bool(accelerate.GradientState().sync_gradients)
-        if hasattr(self.wrapper, "require_backward_grad_sync"):
-            return bool(self.wrapper.require_backward_grad_sync)  # type: ignore[union-attr]
+        if mark is not None:
+            return bool(mark)
         if self.batches > 1:
             return self.seen + 1 >= self.batches
         raise ValueError(
             "accumulation='window' must know the last micro-batch of a step: train with Accelerate or "
             "DDP's no_sync(), or pass accumulation_steps=, the micro-batches per optimizer step."
         )
+
+    def check_stepped(self) -> None:
+        """A micro-batch comes in although the gradient of a closed window still lies there.
+
+        Raises:
+            RuntimeError: what told the end of that window is not of this loop.
+        """
+        if self.steps is None and self.batches == 1:
+            raise RuntimeError(
+                "accumulation='window': a window was closed, as Accelerate or DDP told, but the optimizer "
+                "has not stepped since. If what told is of another loop (an Accelerator made earlier in this "
+                "process), or a step has several windows, pass accumulation_steps=, the micro-batches of one."
+            )
 
     def check_closed(self) -> None:
         """The optimizer has stepped.

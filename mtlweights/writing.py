@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import distributed, gradients, sharded
+from . import gradients, sharded
+from .distributed import Ranks
 from .factors import Weight
 from .gradients import Row
 from .sharing import Sharing
@@ -30,11 +31,11 @@ def combine(
         gradients.accumulate(param, part if part is None else sharded.like(param, part))
 
 
-def spread(sharing: Sharing, step: Step, batch: Batch, columns: list[int]) -> None:
+def spread(ranks: Ranks, sharing: Sharing, step: Step, batch: Batch, columns: list[int]) -> None:
     """Without rows: one weighted pass for the trunk, and one into each head."""
     params, reach = [sharing.params[c] for c in columns], sharing.reach[:, columns]
     one: list[Weight] = [1.0] * len(batch.present)
-    part = shares(step, batch.present, batch.counts) if distributed.ranks() > 1 else one
+    part = shares(step, batch.present, batch.counts) if ranks.number > 1 else one
     heads, trunk = _items(step.heads, len(step.present)), _items(step.trunk, len(step.present))
     at = [step.present.index(i) for i in batch.present]
     found: Row = [None] * len(params)
@@ -50,8 +51,8 @@ def spread(sharing: Sharing, step: Step, batch: Batch, columns: list[int]) -> No
         one_pass([value], [heads[place] * share], np.flatnonzero(reach[i] & (times == 1)).tolist(), True)
     weights = [trunk[place] * share for place, share in zip(at, part, strict=True)]
     one_pass(batch.values, weights, np.flatnonzero(times >= 2).tolist(), batch.retain_graph)
-    if distributed.ranks() > 1:
-        distributed.total(found, params, (times > 0).tolist())
+    if ranks.number > 1:
+        ranks.total(found, params, (times > 0).tolist())
     for param, gradient in zip(params, found, strict=True):
         gradients.accumulate(param, gradient)
 
