@@ -331,9 +331,7 @@ class Balancer:
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
         with full_precision(values[0].device):
-            step = self._engine.write(Batch(present, values, counts, factor, keep))
-        if step is not None:
-            self._propose(step)
+            self._engine.write(Batch(present, values, counts, factor, keep), self._propose)
         self._watch.mark()
 
     def _backward_starts(self, step: Step) -> None:

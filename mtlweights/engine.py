@@ -25,6 +25,8 @@ from .validation import Validation
 from .weighing import Weigher
 from .window import Window
 
+Weighed = tuple[Step, Callable[[], None]]
+
 
 @dataclass
 class Engine:
@@ -76,11 +78,20 @@ class Engine:
         )
         return scalar
 
-    def write(self, batch: Batch) -> Step | None:
+    def write(self, batch: Batch, decided: Callable[[Step], None]) -> None:
         """Weigh, and add the step's gradient, times the incoming factor, to every ``.grad``.
 
-        Returns None inside an accumulation window: nothing is decided yet.
+        ``decided(step)`` is called in between: an optimizer may step as soon as its parameter has a gradient.
+        Inside an accumulation window nothing is decided yet, and nothing written.
         """
+        found = self._weigh(batch)
+        if found is not None:
+            step, write = found
+            decided(step)
+            write()
+
+    def _weigh(self, batch: Batch) -> Weighed | None:
+        """The step, and what writes its gradient."""
         self.sharing.meet(batch.present, batch.values)
         columns = self.sharing.trainable()
         if self.sharing.sharded:
@@ -96,8 +107,7 @@ class Engine:
             self.weigher.combine(step)
         else:
             self.weigher.hold(step, batch.factor)
-        writing.spread(self.ranks, self.sharing, step, batch, columns)
-        return step
+        return step, partial(writing.spread, self.ranks, self.sharing, step, batch, columns)
 
     def after_step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
         """Give the strategy the losses after the optimizer step, averaged over the ranks."""
@@ -132,7 +142,7 @@ class Engine:
 
     # with rows --------------------------------------------------------------------------------------------
 
-    def _by_rows(self, batch: Batch, columns: list[int]) -> Step | None:
+    def _by_rows(self, batch: Batch, columns: list[int]) -> Weighed | None:
         """Every task's gradient in full; the step's gradient is made of them."""
         gathered = self.gatherer.gather(batch, columns, batch.retain_graph)
         if gathered is None:
@@ -153,10 +163,9 @@ class Engine:
             else:
                 extra, losses = self.validation.take(self.weigher.index(step), rows, params, factor)
                 self.weigher.solve(step, gradients.gramian([*rows, *extra], at), factor, losses)
-        writing.combine(self.sharing, step, rows, columns, pieces)
-        return step
+        return step, partial(writing.combine, self.sharing, step, rows, columns, pieces)
 
-    def _by_shards(self, batch: Batch, columns: list[int]) -> Step:
+    def _by_shards(self, batch: Batch, columns: list[int]) -> Weighed:
         """This rank's part of every row (FSDP2), whose Gramians add up."""
         strategy, model = self.weigher.strategy, self.sharing.model
         assert model is not None
@@ -178,10 +187,9 @@ class Engine:
             self.weigher.solve(step, sharded.add_grams(gram, params[0]), batch.factor)
         else:
             self.weigher.hold(step, batch.factor)
-        writing.combine(self.sharing, step, rows, columns, {})
-        return step
+        return step, partial(writing.combine, self.sharing, step, rows, columns, {})
 
-    def _measured_only(self, batch: Batch, columns: list[int]) -> Step:
+    def _measured_only(self, batch: Batch, columns: list[int]) -> Weighed:
         """Rows over the measured layer alone, then the weighted pass."""
         measured = self.sharing.measured(self.weigher.strategy.measured_at, batch.present)
         gathered = self.gatherer.gather(batch, measured, retain_graph=True)
@@ -189,10 +197,9 @@ class Engine:
         step, rows, factor = gathered
         gram = gradients.gramian(rows, range(len(measured)))
         self.weigher.solve(step, gram, factor)
-        writing.spread(self.ranks, self.sharing, step, batch, columns)
-        return step
+        return step, partial(writing.spread, self.ranks, self.sharing, step, batch, columns)
 
-    def _by_features(self, batch: Batch, columns: list[int]) -> Step:
+    def _by_features(self, batch: Batch, columns: list[int]) -> Weighed:
         """Rows at the representation alone, then the weighted pass.
 
         The samples of two ranks have no element of it in common: their Gramians add up.
@@ -216,5 +223,4 @@ class Engine:
             at = [step.present.index(i) for i in batch.present]
             gram = self.ranks.add_grams(gram * shares * shares[:, None], at, len(step.present))
         self.weigher.solve(step, gram, batch.factor)
-        writing.spread(self.ranks, self.sharing, step, batch, columns)
-        return step
+        return step, partial(writing.spread, self.ranks, self.sharing, step, batch, columns)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 
 from ..balancer import Balancer
-
-IGNORED = -100  # the label that cross-entropy leaves out
+from .outputs import read
 
 Build = Callable[[nn.Module, Any], Balancer]
 Scores = Callable[[dict[str, float]], Mapping[str, float]]
@@ -28,7 +29,8 @@ class MultiTaskTrainer(Trainer):
     Losses are logged as means since the last log, over all processes, as ``loss/<task>``, with the last
     step's ``weight/<task>`` and, for gradient methods, norms and cosines. The balancer's state is saved and
     restored with the optimizer's. Each epoch is ended in the balancer when the next begins, or with
-    ``scores`` by every evaluation in training.
+    ``scores`` by every evaluation in training. A strategy that wants the losses of a batch after the step
+    (FAMO) gets them, for one more forward pass.
 
     Predictions and labels in ``compute_metrics`` and ``predict`` are dicts by the names of the model's
     outputs and inputs, for whichever label sets the data has; a tuple output gives the rest of the tuple.
@@ -38,18 +40,25 @@ class MultiTaskTrainer(Trainer):
             one, called anew for every fresh model; trial is None outside ``hyperparameter_search``.
         scores: The metrics of an evaluation -> task -> validation score, higher better, 1 = target
             reached; for strategies driven by validation.
+        held_out: A dataset like ``eval_dataset``, of which every optimizer step sees a batch, in order; for
+            strategies that learn from validation losses (auto_lambda).
         *args: The Trainer's own.
         **kwargs: The Trainer's own.
 
     Raises:
-        ValueError: ``nn.DataParallel`` or a static DDP graph would be used, or a Balancer is given beside
-            ``model_init``.
+        ValueError: ``nn.DataParallel`` or a static DDP graph would be used, a Balancer is given beside
+            ``model_init``, or ``held_out`` has no items by index.
     """
 
     loss_is_scaled_for_ga = False
 
     def __init__(
-        self, *args: Any, balancer: Balancer | Build, scores: Scores | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        balancer: Balancer | Build,
+        scores: Scores | None = None,
+        held_out: Any = None,
+        **kwargs: Any,
     ) -> None:
         self.trial: Any = None
         super().__init__(*args, **kwargs)
@@ -65,13 +74,17 @@ class MultiTaskTrainer(Trainer):
                 "model_init makes a new model for every run: give balancer= a function of (model, trial) "
                 "that makes its Balancer."
             )
+        if held_out is not None and not hasattr(held_out, "__getitem__"):
+            found = type(held_out).__name__
+            raise ValueError(f"held_out should be a dataset with items by index, found {found}.")
         self.balancer: Balancer | None = balancer if isinstance(balancer, Balancer) else None
         self._build: Build | None = None if isinstance(balancer, Balancer) else balancer
         self._scores = scores
         self._optimizer: torch.optim.Optimizer | None = None
         self._sums: dict[str, tuple[Any, Any]] = {}  # task -> sum of losses, items
-        if scores is None:
-            self.add_callback(_EndEpoch(self))
+        self._held_out = held_out
+        self._batch: tuple[nn.Module, dict[str, Any], dict[str, Any]] | None = None
+        self.add_callback(_Steps(self))
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """As in the Trainer; remembers the trial."""
@@ -98,8 +111,13 @@ class MultiTaskTrainer(Trainer):
     ) -> Any:
         """The balancer's scalar, or in evaluation the plain sum of the losses at hand."""
         outputs = model(**inputs)
-        losses, counts = self._losses(outputs, inputs)
+        tasks = () if self.balancer is None else self.balancer.tasks
+        losses, counts = read(outputs, inputs, tasks)
         if model.training and self.balancer is not None:
+            self._batch = (model, inputs, counts)
+            wanted = self._held_out is not None and self.balancer.strategy.validation_rows
+            if wanted and self.accelerator.sync_gradients:
+                self._validate(model)
             loss = self.balancer(losses, counts)
             for task, value in losses.items():
                 weighted = value.detach().float() * counts.get(task, 1)
@@ -156,45 +174,44 @@ class MultiTaskTrainer(Trainer):
         }
         return logs | {k: float(v) for k, v in balancer.metrics().items() if not k.startswith("loss/")}
 
-    def _losses(self, outputs: Any, inputs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The losses of the tasks that a batch has, and how many items each is the mean of."""
-        found = _entry(outputs, "losses")
-        if found is None:
-            raise ValueError(
-                "The model returned no losses: its output needs `losses`, task -> mean loss, or a tuple with "
-                "them first."
-            )
-        if not isinstance(found, Mapping):
-            names = self.balancer.tasks if self.balancer is not None else map(str, range(len(found)))
-            found = dict(zip(names, found, strict=True))
-        counts = dict(_entry(outputs, "counts") or {})
-        for task in found:
-            if task not in counts and inputs.get(f"{task}_labels") is not None:
-                counts[task] = _count(inputs[f"{task}_labels"])
-        losses = {k: v for k, v in found.items() if v is not None and counts.get(k, 1) != 0}
-        return losses, {k: v for k, v in counts.items() if k in losses}
+    def _follow(self) -> None:
+        """Give the balancer the losses of the last batch again, after the optimizer's step."""
+        assert self.balancer is not None and self._batch is not None
+        (model, inputs, counts), self._batch = self._batch, None
+        self.balancer.after_step(partial(self._again, model, inputs), counts)
+
+    def _again(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        assert self.balancer is not None
+        with self.compute_loss_context_manager():
+            return read(model(**inputs), inputs, self.balancer.tasks)[0]
+
+    @cached_property
+    def _held_out_loader(self) -> DataLoader[Any]:
+        """Never iterated: a resumed run must find its place by the number of the step."""
+        return self.get_eval_dataloader(self._held_out)
+
+    def _validate(self, model: nn.Module) -> None:
+        """Give the balancer the losses of this step's held-out batch, one of each process's own."""
+        assert self.balancer is not None
+        rows, n = cast(Any, self._held_out_loader.dataset), self.args.per_device_train_batch_size
+        first = (self.state.global_step * self.args.world_size + self.args.process_index) * n
+        batch = self._held_out_loader.collate_fn([rows[(first + k) % len(rows)] for k in range(n)])
+        inner = self.accelerator.unwrap_model(model)
+        self.balancer.validate(partial(self._again, inner, self._prepare_inputs(batch)))
 
 
-class _EndEpoch(TrainerCallback):
-    """Ends an epoch when the next begins: a run resumed in between does so too."""
+class _Steps(TrainerCallback):
+    """What a balancer needs to be told of between batches.
+
+    An epoch ends when the next begins: a run resumed in between does so too.
+    """
 
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.epoch and state.epoch == int(state.epoch) and self.trainer.balancer is not None:
-            self.trainer.balancer.end_epoch()
+        if self.trainer._scores is None and state.epoch and state.epoch == int(state.epoch):
+            cast(Balancer, self.trainer.balancer).end_epoch()
 
-
-def _entry(outputs: Any, name: str) -> Any:
-    """``losses`` or ``counts`` of an output: a mapping, an object, or a tuple with the losses first."""
-    if isinstance(outputs, Mapping):
-        return outputs.get(name)
-    if isinstance(outputs, tuple) and not hasattr(outputs, name):
-        return outputs[0] if name == "losses" else None
-    return getattr(outputs, name, None)
-
-
-def _count(labels: Tensor) -> int:
-    """Labels that count; a number on the host, so that a task without any is seen to be missing."""
-    return int((labels == labels if labels.is_floating_point() else labels != IGNORED).sum())
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer._follow()

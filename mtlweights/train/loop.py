@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,7 @@ class Loop:
         self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
         for index, batch in enumerate(self.loader):
             with self.accelerator.accumulate(self.model):
-                found = self.model(batch["inputs"], batch["targets"]).losses
+                found = self._losses(batch)
                 if self.balancer.strategy.validation_rows and self.accelerator.sync_gradients:
                     self.balancer.validate(self._held_out_losses)
                 loss = self.balancer(found, batch["counts"])
@@ -143,6 +144,7 @@ class Loop:
                     weights.setdefault(name, Mean()).add(value, 1, step)
                 if self.accelerator.sync_gradients:
                     self._step()
+                    self.balancer.after_step(partial(self._losses, batch), batch["counts"])
                     bar.update()
                     if step % LOG_EVERY == 0:
                         self._check_finite(losses, epoch)
@@ -156,7 +158,9 @@ class Loop:
         return self.window / left if left and index >= len(self.loader) - left else 1.0
 
     def _held_out_losses(self) -> dict[str, torch.Tensor]:
-        batch = to_device(self.held_out(self.history.steps), self.accelerator.device)
+        return self._losses(to_device(self.held_out(self.history.steps), self.accelerator.device))
+
+    def _losses(self, batch: Any) -> dict[str, torch.Tensor]:
         losses: dict[str, torch.Tensor] = self.model(batch["inputs"], batch["targets"]).losses
         return losses
 

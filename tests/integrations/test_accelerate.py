@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from tests.integrations.tiny import assert_close, free_port, rank_environment, weights_of
+from tests.integrations.tiny import assert_close, on_ranks, weights_of
 from tests.toys import Toy, assert_same_state, batch, losses_of, names, toy
 
 ALL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) == 1]
@@ -117,8 +115,7 @@ def test_save_state_and_load_state(name, how, tmp_path):
     assert_same_state(again.epoch().outcome(), expected)
 
 
-def rank_main(rank, port, folder):
-    rank_environment(rank, port)
+def rank_main(rank, folder):
     out = {}
     for name in FEW:
         for accumulate in (1, 2):
@@ -126,12 +123,10 @@ def rank_main(rank, port, folder):
             assert isinstance(run.model, nn.parallel.DistributedDataParallel)
             out[f"{name}/{accumulate}"] = run.outcome()
     torch.save(out, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path):
-    mp.spawn(rank_main, (free_port(), str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = on_ranks(rank_main, tmp_path)
     assert len(first) == 2 * len(FEW)
     for key, found in first.items():
         assert_same_state(found, second[key])

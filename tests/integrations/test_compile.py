@@ -61,6 +61,51 @@ def test_compiled_equals_eager(name, compiled):
     assert name in compiled.stdout.split(), compiled.stderr
 
 
+# What compiled code a process finds on the disk: first that of a plain sum, which gives its buffers away.
+FIRST = """
+import torch
+from tests.integrations.tiny import TinyBert, collate, examples
+
+sum(torch.compile(TinyBert())(**collate(examples(8)))["losses"].values()).backward()
+"""
+SECOND = """
+import sys
+import torch
+from mtlweights import Balancer
+from tests.integrations.test_huggingface import Calling
+from tests.integrations.tiny import TASKS, TinyBert, assert_close, collate, examples
+from tests.toys import gradients_of
+
+def steps(model, forward, balancer=None):
+    for seed in range(2):
+        model.zero_grad()
+        out = forward(**collate(examples(8, seed=seed)))
+        (out["loss"] if balancer is None else balancer(out["losses"])).backward()
+    return {k: g for k, g in gradients_of(model).items() if g is not None}
+
+for name in sys.argv[1:]:
+    torch.compiler.reset()
+    model, plain = TinyBert(), TinyBert()
+    found = steps(model, torch.compile(model), Balancer(name, TASKS, model))
+    assert_close(found, steps(plain, plain, Balancer(name, TASKS, plain)), 1e-5, 1e-3)
+    model, plain = Calling(name), Calling(name)
+    assert_close(steps(model, torch.compile(model)), steps(plain, plain), 1e-5, 1e-3)
+    state, other = (m.balancer.state_dict()["strategy"] for m in (model, plain))
+    for key, value in other.items():
+        torch.testing.assert_close(state[key], value, rtol=1e-3, atol=1e-5, equal_nan=True)
+    print(name)
+"""
+
+
+def test_compiled_code_on_the_disk_and_a_balancer_in_the_compiled_forward(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    few = ["pcgrad", "gradnorm"]
+    for program in (FIRST, SECOND):
+        done = subprocess.run([sys.executable, "-c", program, *few], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == few
+
+
 class Checkpointed(Toy):
     """Recomputes its encoder in every backward pass."""
 

@@ -279,6 +279,95 @@ def test_epochs_end_and_validation_scores_arrive(tmp_path):
     assert len(seen) == 2 and all(math.isfinite(s[0]) and s[1] == 0.5 for s in seen)
 
 
+def recorded(run):
+    """Trains; the batches of the backward passes, and of the other forward passes in training."""
+    seen = {True: [], False: []}
+
+    def look(model, args, kwargs):
+        if model.training:
+            seen[torch.is_grad_enabled()].append({k: v.clone() for k, v in kwargs.items()})
+
+    hook = run.model.register_forward_pre_hook(look, with_kwargs=True)
+    run.train()
+    hook.remove()
+    return seen[True], seen[False]
+
+
+def replayed(name, batches, before=lambda *a: None, after=lambda *a: None):
+    """A plain loop over ``batches``; what comes before and after each step gets (balancer, model, batch)."""
+    model = TinyBert()
+    balancer = Balancer(name, TASKS, model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for data in batches:
+        optimizer.zero_grad()
+        before(balancer, model, data)
+        balancer(model(**data)["losses"], counted(data)).backward()
+        optimizer.step()
+        after(balancer, model, data)
+    return weights_of(model), balancer.state_dict()["strategy"]
+
+
+def counted(data):
+    return {"ner": int((data["ner_labels"] != -100).sum()), "cls": len(data["cls_labels"])}
+
+
+def test_famo_gets_the_losses_of_the_same_batch_after_the_step(tmp_path):
+    run = trainer(tmp_path, "famo", num_train_epochs=2)
+    steps, follows = recorded(run)
+    assert len(steps) == len(follows) == 6
+    assert_same_state(follows, steps)
+
+    def follow(balancer, model, data):
+        balancer.after_step(lambda: model(**data)["losses"], counted(data))
+
+    weights, state = replayed("famo", steps, after=follow)
+    assert_close(weights_of(run.model), weights)
+    found = run.balancer.state_dict()["strategy"]
+    torch.testing.assert_close(found["logits"], state["logits"])
+    assert (found["logits"] - replayed("famo", steps)[1]["logits"]).abs().max() > 1e-3
+
+
+def test_other_strategies_cost_no_pass_after_the_step(tmp_path):
+    assert recorded(trainer(tmp_path, "uw"))[1] == []
+
+
+def test_auto_lambda_gets_a_held_out_batch_before_every_step(tmp_path):
+    """In order, by the number of the step: a run resumed in between sees what the whole one saw."""
+    held_out = examples(40, seed=9)
+
+    def run(folder, **options):
+        model = TinyBert()
+        sizes = {**LONG, "per_device_train_batch_size": 16, "optim": "sgd", "learning_rate": 0.05, **options}
+        return MultiTaskTrainer(
+            model,
+            arguments(folder, **{**sizes, "lr_scheduler_type": "constant", "max_grad_norm": 0.0}),
+            train_dataset=examples(),
+            balancer=Balancer("auto_lambda", TASKS, model),
+            held_out=held_out,
+        )
+
+    whole = run(tmp_path)
+    passes, _ = recorded(whole)
+    steps, seen = passes[::2], passes[1::2]  # the virtual step's pass comes in the backward
+    ids = torch.stack([e["input_ids"] for e in held_out])
+    for k, data in enumerate(seen):
+        assert torch.equal(data["input_ids"], ids[torch.arange(16 * k, 16 * k + 16) % 40])
+
+    parts = iter(seen)
+
+    def before(balancer, model, data):
+        part = next(parts)
+        balancer.validate(lambda: model(**part)["losses"])
+
+    weights, state = replayed("auto_lambda", steps, before)
+    assert_close(weights_of(whole.model), weights)
+    torch.testing.assert_close(whole.balancer.state_dict()["strategy"], state)
+    assert (state["w"] - 0.1).abs().min() > 1e-4
+    again = run(tmp_path / "again", save_strategy="no")
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert_same_state(outcome(again), outcome(whole))
+
+
 KNOBS = {"cagrad": "c", "fixed": "alpha"}
 
 
@@ -335,6 +424,10 @@ def test_refusals(tmp_path):
     two._n_gpu = 2
     with pytest.raises(ValueError, match="2 GPUs in one process: start one process per GPU"):
         MultiTaskTrainer(model, two, balancer=balancer)
+    with pytest.raises(ValueError, match="should be a dataset with items by index, found generator"):
+        MultiTaskTrainer(model, arguments(tmp_path), balancer=balancer, held_out=(e for e in examples(2)))
+    with pytest.raises(ValueError, match="returned 2 losses without names, expected one for each of a, b, c"):
+        trainer(tmp_path, model=Output("attribute"), balancer=Balancer("uw", ["a", "b", "c"])).train()
     with pytest.raises(ValueError, match="returned no losses: its output needs `losses`"):
         trainer(tmp_path, model=Silent()).evaluate(examples(2))
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch import nn
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +103,16 @@ def rank_environment(rank, port, world=2):
     torch.set_num_threads(1)
     address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     os.environ |= {**address, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+
+
+def _rank(rank, main, port, world, arguments):
+    rank_environment(rank, port, world)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    main(rank, *arguments)
+    dist.destroy_process_group()
+
+
+def on_ranks(main, folder, *arguments, world=2):
+    """``main(rank, folder, ...)`` in the processes of a gloo group; what each left in ``folder/rank.pt``."""
+    mp.spawn(_rank, (main, free_port(), world, (str(folder), *arguments)), nprocs=world)
+    return [torch.load(f"{folder}/{rank}.pt") for rank in range(world)]

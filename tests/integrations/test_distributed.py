@@ -1,17 +1,14 @@
 """Two processes equal one process on the concatenated batch, and the ranks stay bit-identical."""
 
-import os
-import socket
 from contextlib import nullcontext
 from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from mtlweights import Balancer, strategies
+from tests.integrations.tiny import on_ranks
 from tests.toys import Toy, assert_same_state, batch, losses_of, names, toy
 
 ALL = strategies.names()
@@ -77,10 +74,7 @@ def backward(ddp, balancer, pieces, only):
             (loss / len(pieces)).backward()
 
 
-def rank_main(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def rank_main(rank, folder):
     out = {}
     for name in ALL:
         for case in cases_of(name):
@@ -102,20 +96,11 @@ def rank_main(rank, port, folder):
             balancer.end_epoch()
             out[f"{name}/{case}"] = {"model": dict(model.state_dict()), "balancer": balancer.state_dict()}
     torch.save(out, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (free_port(), str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return on_ranks(rank_main, tmp_path_factory.mktemp("ranks"))
 
 
 def one_process(name, case):

@@ -259,7 +259,9 @@ def test_resume_in_a_new_process_is_bit_exact(tmp_path):
             key = f"{name}/{how}"
             live[key], saved[key] = halfway(name, how == "ride")
     torch.save(saved, tmp_path / "in.pt")
-    program = "import sys; from tests.test_two_phase import resume_all; resume_all(*sys.argv[1:])"
+    program = (
+        "import sys; from tests.integrations.test_two_phase import resume_all; resume_all(*sys.argv[1:])"
+    )
     subprocess.run([sys.executable, "-c", program, tmp_path / "in.pt", tmp_path / "out.pt"], check=True)
     resumed = torch.load(tmp_path / "out.pt", weights_only=True)
     assert len(resumed) == 2 * len(ALL)

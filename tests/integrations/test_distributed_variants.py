@@ -1,15 +1,12 @@
 """DDP's options over twenty steps, and how often the ranks talk."""
 
-import os
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from mtlweights import Balancer
-from tests.test_distributed import SIZES, Flexible, free_port
+from tests.integrations.test_distributed import SIZES, Flexible
+from tests.integrations.tiny import on_ranks
 from tests.toys import assert_same_state, batch, names, toy
 
 NAMES = ["uw", "pcgrad", "nash_mtl", "gradnorm", "graddrop"]
@@ -36,10 +33,7 @@ def collectives(run):
     return sum(event.name == "gloo:all_reduce" for event in profile.events())
 
 
-def rank_main(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def rank_main(rank, folder):
     out = {}
     for name in NAMES:
         for key, options in OPTIONS.items():
@@ -65,14 +59,11 @@ def rank_main(rank, port, folder):
             calls = [collectives(lambda e=explicit, s=step: s(99, e)) for explicit in (True, False)]
             out[f"{name}/{key}"] = state, calls
     torch.save(out, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (free_port(), str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return on_ranks(rank_main, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", NAMES)

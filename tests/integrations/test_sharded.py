@@ -1,15 +1,11 @@
 """FSDP2: two processes that hold shards equal one process on the concatenated batch."""
 
-import os
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from tests.test_distributed import free_port
+from tests.integrations.tiny import on_ranks
 from tests.toys import Toy, batch, losses_of, names, toy
 
 STEPS = 3
@@ -47,11 +43,11 @@ def build():
     return model
 
 
-def shard(model, **kwargs):
+def shard(model, mesh=None, **kwargs):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (2,)) if mesh is None else mesh
     for part in (model.encoder, *model.heads):
         fully_shard(part, mesh=mesh, **kwargs)
     return fully_shard(model, mesh=mesh, **kwargs)
@@ -70,10 +66,7 @@ def train(model, balancer, optimizer, data, counts, case):
     return seen
 
 
-def rank_main(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def rank_main(rank, folder):
 
     def mine(model, step, only):
         return model([x.split(SIZES)[rank] for x in batch(sum(SIZES), seed=step)], only), None
@@ -89,7 +82,6 @@ def rank_main(rank, port, folder):
             out[f"{name}/{case}"] = norms, full, int(balancer.strategy.step)
     out["errors"] = errors(rank)
     torch.save(out, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def errors(rank):
@@ -122,9 +114,7 @@ def errors(rank):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(rank_main, (free_port(), str(folder)), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return on_ranks(rank_main, tmp_path_factory.mktemp("ranks"))
 
 
 def whole(model, step, only):

@@ -1,0 +1,159 @@
+"""FSDP2 in loops that accumulate, run in bf16, save with DCP, or step an optimizer in the backward pass."""
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+from mtlweights import Balancer
+from tests.integrations.test_sharded import build, shard
+from tests.integrations.tiny import on_ranks
+from tests.toys import assert_same_state, batch, names
+
+NAMES = ["uw", "gradnorm", "mgda", "nash_mtl", "random"]
+STEPS, SIZE = 3, 8
+BF16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+
+
+def fresh():
+    model = build()
+    model.unused.requires_grad_(False)  # DCP wants the state of every parameter that the optimizer has
+    return model
+
+
+def full(model):
+    return {k: getattr(v, "full_tensor", lambda v=v: v)() for k, v in model.state_dict().items()}
+
+
+def accumulate(model, balancer, optimizer, rank=None):
+    """Two micro-batches a step, weighted apart; the first is not reduced, as Accelerate has it."""
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        for k in range(2):
+            if rank is not None:
+                model.set_requires_gradient_sync(k == 1)
+            data = batch(2 * SIZE, seed=10 * step + k)
+            losses = model(data if rank is None else [x.split(SIZE)[rank] for x in data])
+            (balancer(losses) / 2).backward()
+        optimizer.step()
+    return full(model)
+
+
+def train(model, balancer, optimizer, rank=None, start=0):
+    for step in range(start, start + STEPS):
+        optimizer.zero_grad()
+        data = batch(2 * SIZE, seed=step)
+        balancer(model(data if rank is None else [x.split(SIZE)[rank] for x in data])).backward()
+        optimizer.step()
+    return full(model)
+
+
+def resumed(name, folder, rank):
+    """Saved with DCP and loaded into fresh objects: what the whole run and the resumed one end with."""
+    ends = []
+    for again in (False, True):
+        model = shard(fresh())
+        balancer = Balancer(name, names(3), model)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        if not again:
+            train(model, balancer, optimizer, rank)
+        parts = dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
+        parts["balancer"] = balancer  # DCP asks it for its state, and gives it back
+        if again:
+            dcp.load(parts, checkpoint_id=folder)
+            set_state_dict(
+                model, optimizer, model_state_dict=parts["model"], optim_state_dict=parts["optimizer"]
+            )
+        else:
+            dcp.save(parts, checkpoint_id=folder)
+        ends.append(
+            {"model": train(model, balancer, optimizer, rank, STEPS), "balancer": balancer.state_dict()}
+        )
+    return ends
+
+
+def in_backward(name, rank=None):
+    """Every parameter is stepped as soon as it has its gradient; how often each was."""
+    model = fresh() if rank is None else shard(fresh())
+    balancer, calls = Balancer(name, names(3), model), {}
+    for key, param in model.named_parameters():
+        if not param.requires_grad:
+            continue
+        optimizer = torch.optim.SGD([param], lr=0.05)
+
+        def step(param, key=key, optimizer=optimizer):
+            calls[key] = calls.get(key, 0) + 1
+            optimizer.step()
+            optimizer.zero_grad()
+
+        param.register_post_accumulate_grad_hook(step)
+    for k in range(STEPS):
+        data = batch(2 * SIZE, seed=k)
+        balancer(model(data if rank is None else [x.split(SIZE)[rank] for x in data])).backward()
+    return full(model), calls
+
+
+def rank_main(rank, folder):
+    out = {}
+    for name in NAMES:
+        for case, run, options in (("sync", accumulate, {}), ("bf16", train, {"mp_policy": BF16})):
+            model = shard(fresh(), **options)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+            out[f"{name}/{case}"] = run(model, Balancer(name, names(3), model), optimizer, rank)
+        out[f"{name}/dcp"] = resumed(name, f"{folder}/{name}", rank)
+        out[f"{name}/hooks"] = in_backward(name, rank)
+    torch.save(out, f"{folder}/{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return on_ranks(rank_main, tmp_path_factory.mktemp("ranks"))
+
+
+def alone(name, run):
+    model = fresh()
+    return run(model, Balancer(name, names(3), model), torch.optim.SGD(model.parameters(), lr=0.05))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_micro_batch_that_the_loop_does_not_reduce(name, ranks):
+    expected = alone(name, accumulate)
+    for rank in ranks:
+        for key, value in expected.items():
+            torch.testing.assert_close(rank[f"{name}/sync"][key], value, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_in_bf16(name, ranks):
+    start, expected = full(fresh()), alone(name, train)
+    for rank in ranks:
+        found, moved = (
+            torch.cat([(part[key] - start[key]).flatten() for key in start])
+            for part in (rank[f"{name}/bf16"], expected)
+        )
+        assert (found - moved).norm() <= 0.05 * moved.norm()
+        assert_same_state(rank[f"{name}/bf16"], ranks[0][f"{name}/bf16"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_with_dcp_bit_for_bit(name, ranks):
+    for rank in ranks:
+        whole, again = rank[f"{name}/dcp"]
+        assert_same_state(again, whole)
+        assert int(whole["balancer"]["strategy"]["step"]) == 2 * STEPS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimizer_that_steps_in_the_backward_pass(name, ranks):
+    """Once per parameter and step, with the step's gradient and not a task's; as the unsharded model does."""
+    expected, calls = in_backward(name)
+    assert set(calls.values()) == {STEPS} and len(calls) == 10
+    plain = alone(name, train)
+    for key, value in expected.items():
+        torch.testing.assert_close(value, plain[key], rtol=1e-4, atol=2e-6)
+    for rank in ranks:
+        found, theirs = rank[f"{name}/hooks"]
+        assert theirs == calls
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=2e-6)
