@@ -22,6 +22,7 @@ from .arguments import (
     task_names,
     warn_of_optimizer,
 )
+from .committing import Commits
 from .distributed import Ranks
 from .engine import Engine
 from .explain import explain
@@ -31,13 +32,13 @@ from .representation import Representation
 from .sharing import Shared, Sharing
 from .state import State
 from .step import Batch, Step
-from .stepping import StepWatch
 from .strategies import GramStrategy, Strategy
 from .validation import Validation
 from .weighing import Weigher
-from .window import Window
+from .window import Window, merge
 
 Closure = Callable[[], Mapping[str, Tensor]]
+Parts = Callable[[], Sequence[tuple[Mapping[str, Tensor], Mapping[str, Any]]]]
 
 PATIENCE = 1000  # training calls after which a strategy that still waits for another method says so
 
@@ -139,8 +140,7 @@ class Balancer:
         )
         if not self._engine.one_pass:
             keep_compiled_graphs()
-        self._watch = StepWatch(self._commit)
-        self._last: Step | None = None
+        self._commits = Commits(self._state, self._weigher, self._engine.window)
         self._owed, self._calls = set(self.strategy.needs), 0
 
     def __call__(
@@ -216,7 +216,7 @@ class Balancer:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise ValueError(f"attach() takes a torch optimizer, found {type(optimizer).__name__}.")
         warn_of_optimizer(self.strategy, optimizer)
-        self._watch.attach(optimizer)
+        self._commits.watch.attach(optimizer)
         optimizer.register_state_dict_post_hook(self._ride_out)
         optimizer.register_load_state_dict_pre_hook(self._ride_in)
         return self
@@ -226,24 +226,29 @@ class Balancer:
 
         ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing.
         """
-        self._settle()
+        self._commits.settle()
         self._owed.discard("end_epoch")
         scores = None if validation is None else read_scores(self.tasks, validation)
         if self._state.wants_epochs:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
 
-    def after_step(self, closure: Closure, counts: Mapping[str, Any] | None = None) -> None:
+    def after_step(self, closure: Closure | Parts, counts: Mapping[str, Any] | None = None) -> None:
         """Give the strategy the same batch's losses after the optimizer step, if it wants them.
 
         ``closure`` returns task -> loss; it is called without grad mode, and only by strategies that need it.
-        ``counts`` is as in a call. Learned weights that take their gradient from these losses move at once.
+        ``counts`` is as in a call. With ``accumulation="window"`` it returns the losses of all micro-batches
+        of the step: a list of (task -> loss, task -> count). Learned weights that take their gradient from
+        these losses move at once.
         """
         self._owed.discard("after_step")
         if type(self.strategy).after_step is Strategy.after_step:
             return
-        self._settle()
+        self._commits.settle()
         with torch.no_grad():
-            present, values, numbers = read_losses(self.tasks, closure(), counts)
+            losses = closure()
+            if not isinstance(losses, Mapping):
+                losses, counts = merge(losses)
+            present, values, numbers = read_losses(self.tasks, losses, counts)
         self._state.learn(self._engine.after_step(present, values, numbers))
 
     def validate(self, closure: Closure) -> None:
@@ -261,27 +266,11 @@ class Balancer:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Task -> weight [] in the last step, on its device; empty where the method has no weights."""
-        if self._last is None or self._last.trunk is None:
-            return {}
-        weights = torch.as_tensor(
-            self._last.trunk, device=self._last.losses.device, dtype=self._last.losses.dtype
-        )
-        return {self.tasks[i]: w for i, w in zip(self._last.present, weights.detach().unbind(), strict=True)}
+        return {} if self._commits.last is None else self._commits.last.weights(self.tasks)
 
     def metrics(self) -> dict[str, Tensor]:
         """The last step as a flat dict of tensors []: ``loss/a``, ``weight/a``, ``norm/a``, ``cos/a_b``."""
-        if self._last is None:
-            return {}
-        names = [self.tasks[i] for i in self._last.present]
-        out = {f"loss/{n}": x for n, x in zip(names, self._last.losses.unbind(), strict=True)}
-        out |= {f"weight/{n}": x for n, x in self.weights.items()}
-        if self._last.gram is not None:
-            gram = torch.from_numpy(self._last.gram)
-            norms = gram.diagonal().sqrt()
-            out |= {f"norm/{n}": x for n, x in zip(names, norms.unbind(), strict=True)}
-            cos = gram / (norms[:, None] * norms).clamp(min=torch.finfo(gram.dtype).tiny)
-            out |= {f"cos/{names[i]}_{names[j]}": cos[i, j] for i in range(len(names)) for j in range(i)}
-        return out
+        return {} if self._commits.last is None else self._commits.last.metrics(self.tasks)
 
     def explain(self) -> str:
         """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
@@ -289,7 +278,7 @@ class Balancer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
-        self._settle()
+        self._commits.settle()
         state = self._state.state_dict()
         return {"tasks": list(self.tasks), "reach": self._sharing.state_dict(), **state}
 
@@ -315,14 +304,10 @@ class Balancer:
     # steps ------------------------------------------------------------------------------------------------
 
     def _begin(self, values: Sequence[Tensor]) -> None:
-        """Settle the last step, move the state to the losses' device, find a parameter to watch."""
+        """Move the state to the losses' device, and settle the last step."""
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
-        self._settle(wait=self._weigher.late_flag is not None)
-        if self._engine.window is not None and self._state.pending is not None and self._watch.untouched():
-            self._engine.window.check_stepped()
-        if self._watch.needs_probe:
-            self._watch.watch(self._sharing.probe(values))
+        self._commits.begin(values, self._sharing)
 
     def _run(
         self, present: list[int], values: list[Tensor], counts: list[Any], factor: Tensor, retain_graph: bool
@@ -331,38 +316,12 @@ class Balancer:
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
         with full_precision(values[0].device):
-            self._engine.write(Batch(present, values, counts, factor, keep), self._propose)
-        self._watch.mark()
+            self._engine.write(Batch(present, values, counts, factor, keep), self._commits.propose)
+        self._commits.watch.mark()
 
     def _backward_starts(self, step: Step) -> None:
-        self._propose(step)
-        after_backward(self._watch.mark)
-
-    def _propose(self, step: Step) -> None:
-        self._last = step
-        self._state.propose(step)
-
-    def _commit(self, found_inf: Tensor | None) -> None:
-        """The optimizer has stepped. A flag on another device waits for the next copy to the host."""
-        if self._engine.window is not None:
-            self._engine.window.check_closed()
-        if found_inf is not None and found_inf.device != self._state.device:
-            self._weigher.late_flag = found_inf.detach().clone()
-        else:
-            self._state.commit(found_inf)
-
-    def _settle(self, wait: bool = False) -> None:
-        """Decide what became of the last proposal, if no hook has told."""
-        if self._weigher.late_flag is not None and not wait:
-            flag, self._weigher.late_flag = self._weigher.late_flag, None
-            self._state.commit(flag)
-        elif (
-            self._weigher.late_flag is None and self._state.pending is not None and self._watch.window_over()
-        ):
-            if self._watch.seen:
-                self._state.drop()
-            else:
-                self._state.commit()
+        self._commits.propose(step)
+        after_backward(self._commits.watch.mark)
 
     def _remind(self) -> None:
         self._calls += 1
@@ -381,12 +340,7 @@ class Balancer:
         if "mtlweights" in state:
             self.load_state_dict(state["mtlweights"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy listens to optimizers afresh and has no step in flight."""
-        return {**self.__dict__, "_watch": None, "_last": None}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy has no step in flight."""
         self.__dict__.update(state)
-        self._state.drop()
         self._engine.validation.clear()
-        self._watch = StepWatch(self._commit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,3 +53,23 @@ class Step:
         self.trunk = self.heads = np.full(len(self.present), np.nan)
         self.stack = None if self.stack is None else np.full_like(self.stack, np.nan)
         self.ok = torch.tensor(False)
+
+    def weights(self, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Task -> weight [] on the losses' device; empty where the method has none."""
+        if self.trunk is None:
+            return {}
+        weights = torch.as_tensor(self.trunk, device=self.losses.device, dtype=self.losses.dtype)
+        return {tasks[i]: w for i, w in zip(self.present, weights.detach().unbind(), strict=True)}
+
+    def metrics(self, tasks: Sequence[str]) -> dict[str, Tensor]:
+        """``loss/a``, ``weight/a`` and, where there is a Gramian, ``norm/a`` and ``cos/a_b``, all []."""
+        names = [tasks[i] for i in self.present]
+        out = {f"loss/{n}": x for n, x in zip(names, self.losses.unbind(), strict=True)}
+        out |= {f"weight/{n}": x for n, x in self.weights(tasks).items()}
+        if self.gram is not None:
+            gram = torch.from_numpy(self.gram)
+            norms = gram.diagonal().sqrt()
+            out |= {f"norm/{n}": x for n, x in zip(names, norms.unbind(), strict=True)}
+            cos = gram / (norms[:, None] * norms).clamp(min=torch.finfo(gram.dtype).tiny)
+            out |= {f"cos/{names[i]}_{names[j]}": cos[i, j] for i in range(len(names)) for j in range(i)}
+        return out

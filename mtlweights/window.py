@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +127,21 @@ class Window:
         whole = Batch(present, list(losses), list(counts), torch.as_tensor(self.factor))
         self._clear()
         return whole, rows
+
+
+def merge(
+    parts: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Task -> mean loss over micro-batches, each by its count, and task -> the sum of the counts."""
+    sums: dict[str, Tensor] = {}
+    items: dict[str, Any] = {}
+    for losses, counts in parts:
+        for task, loss in losses.items():
+            count = counts.get(task, 1)
+            if isinstance(count, Tensor) or count:  # the loss of a task without items may be NaN
+                sums[task] = sums.get(task, 0) + loss * count
+                items[task] = items.get(task, 0) + count
+    return {task: total / items[task] for task, total in sums.items()}, items
 
 
 def unstack(step: Step, rows: list[Row], batches: int, n_tasks: int) -> tuple[Step, list[Row]] | None:

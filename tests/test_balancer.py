@@ -419,3 +419,37 @@ def test_gramian_is_exact_over_millions_of_elements():
     size = np.sqrt(np.diag(exact))
     assert np.abs(found - exact).max() > 0
     assert (np.abs(found - exact) / np.outer(size, size)).max() < 1e-6
+
+
+@pytest.mark.parametrize("path", ["call", "backward"])
+@pytest.mark.parametrize("name", ["equal", "uw", "mgda", "gradnorm", "graddrop"])
+def test_what_waits_for_a_parameter_s_gradient_gets_it_once(name, path):
+    """An optimizer that steps in the backward pass: once each, with the whole gradient, and counted."""
+    ends = []
+    for within in (True, False):
+        model, calls = toy(3), []
+        balancer = Balancer(name, names(3), model)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizers = {id(p): torch.optim.SGD([p], lr=0.05) for p in trained}
+
+        def step(param, calls=calls, optimizers=optimizers):
+            calls.append(id(param))
+            optimizers[id(param)].step()
+            param.grad = None
+
+        for param in trained if within else []:
+            param.register_post_accumulate_grad_hook(step)
+        for seed in range(3):
+            backward(balancer, lambda m=model, s=seed: losses_of(m, batch(seed=s)), path=path)
+            for param in [] if within else trained:
+                optimizers[id(param)].step()
+                param.grad = None
+        state = balancer.state_dict()["strategy"]
+        ends.append((dict(model.state_dict()), state))
+        reached = [p for n, p in model.named_parameters() if p.requires_grad and "unused" not in n]
+        if within:
+            assert sorted(calls) == sorted(3 * [id(p) for p in reached])
+    assert int(ends[0][1]["step"]) == 3
+    for found, expected in zip(*ends, strict=True):
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-7, equal_nan=True)

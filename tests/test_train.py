@@ -200,6 +200,40 @@ def test_scores_reach_the_balancer():
     ]
 
 
+def test_losses_after_the_step_are_of_the_same_batch():
+    class Told(Balancer):
+        def __call__(self, losses, counts=None, **options):
+            self.seen = {task: loss.item() for task, loss in losses.items()}, counts
+            return super().__call__(losses, counts, **options)
+
+        def after_step(self, closure, counts=None):
+            with torch.no_grad():
+                ((losses, numbers),) = closure()
+            told.append((sum(self.seen[0].values()), sum(x.item() for x in losses.values())))
+            assert numbers == self.seen[1]
+            super().after_step(closure, counts)
+
+    told, problem = [], toy(dropout=0.0)
+    model, balancer = pair(problem, "famo", kind=Told)
+    fit(model, balancer, problem, CPU, progress=False)
+    assert len(told) == 3 * 8
+    assert all(after < before for before, after in told)  # on another batch it would be so half the time
+    assert balancer.strategy.before.isnan().all() and balancer.strategy.logits.abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["famo", "mgda"])
+def test_a_window_s_losses_after_the_step_are_those_of_one_big_batch(name):
+    ends = []
+    for accumulate, options in ((1, {}), (4, {"accumulation": "window"})):
+        model, balancer = pair(toy(n=64, dropout=0.0), name, **options)
+        settings = replace(CPU, batch_size=32 // accumulate, accumulate=accumulate)
+        fit(model, balancer, toy(n=64, dropout=0.0), settings, progress=False)
+        ends.append((vector(model), balancer.state_dict()["strategy"]))
+    torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-4, atol=1e-5)
+    for key, value in ends[0][1].items():
+        torch.testing.assert_close(ends[1][1][key], value, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
 def test_stops_after_patience():
     problem = toy()
     settings = replace(CPU, epochs=9, lr=1e-30, weight_decay=0.0, patience=2)

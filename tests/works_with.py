@@ -89,24 +89,24 @@ COLUMNS = [
         "Trainer",
         "accumulation 4 x 4 equals 16, with the subclass and with the balancer in `forward`",
         ("huggingface::any_strategy_trains_and_four_by_four_equals_sixteen[{}]",),
-        ("works_with::several_batches_in_a_trainer_equal_a_plain_loop[{}]",),
+        ("huggingface::several_batches_equal_a_plain_loop[{}]",),
     ),
     Column(
         "Accelerate",
         "accumulation 4 x 4 equals 16, with clipping",
         ("accelerate::accumulate_and_clip_equal_one_big_batch[{}]",),
-        ("works_with::several_batches_in_accelerate_equal_a_plain_loop[{}]",),
+        ("accelerate::several_batches_equal_a_plain_loop[{}]",),
     ),
     Column(
         "Lightning",
         "accumulation 4 x 4 equals 16, automatic optimisation",
         ("lightning::any_strategy_and_four_by_four_equals_sixteen[{}]",),
-        ("works_with::several_batches_in_lightning_equal_a_plain_loop[{}]",),
+        ("lightning::several_batches_equal_a_plain_loop[{}]",),
     ),
     Column(
         "LoRA",
         "gradients of adapters and heads only; both trained and saved",
-        ("works_with::adapters_and_heads_alone_are_trained[{}]",),
+        ("peft::adapters_and_heads_alone_are_trained[{}]",),
     ),
     Column(
         "resume",

@@ -4,6 +4,7 @@ python docs/loops/lightning_loop.py            one process
 python docs/loops/lightning_loop.py 2          DDP, two processes on this machine
 """
 
+import gc
 import sys
 import tempfile
 
@@ -67,3 +68,6 @@ if __name__ == "__main__":
         logger=False,
     )
     trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=8))
+    if torch.distributed.is_initialized():  # Gloo may abort a process that ends with a group in use
+        gc.collect()
+        torch.distributed.destroy_process_group()

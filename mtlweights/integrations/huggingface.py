@@ -83,7 +83,7 @@ class MultiTaskTrainer(Trainer):
         self._optimizer: torch.optim.Optimizer | None = None
         self._sums: dict[str, tuple[Any, Any]] = {}  # task -> sum of losses, items
         self._held_out = held_out
-        self._batch: tuple[nn.Module, dict[str, Any], dict[str, Any]] | None = None
+        self._batches: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []  # since the last step
         self.add_callback(_Steps(self))
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -114,7 +114,8 @@ class MultiTaskTrainer(Trainer):
         tasks = () if self.balancer is None else self.balancer.tasks
         losses, counts = read(outputs, inputs, tasks)
         if model.training and self.balancer is not None:
-            self._batch = (model, inputs, counts)
+            before = self._batches if self.balancer.accumulation == "window" else []
+            self._batches = [*before, (model, inputs, counts)]
             wanted = self._held_out is not None and self.balancer.strategy.validation_rows
             if wanted and self.accelerator.sync_gradients:
                 self._validate(model)
@@ -175,10 +176,12 @@ class MultiTaskTrainer(Trainer):
         return logs | {k: float(v) for k, v in balancer.metrics().items() if not k.startswith("loss/")}
 
     def _follow(self) -> None:
-        """Give the balancer the losses of the last batch again, after the optimizer's step."""
-        assert self.balancer is not None and self._batch is not None
-        (model, inputs, counts), self._batch = self._batch, None
-        self.balancer.after_step(partial(self._again, model, inputs), counts)
+        """Give the balancer the losses of the batch, or of the window, again after the optimizer's step."""
+        assert self.balancer is not None
+        batches, self._batches = self._batches, []
+        self.balancer.after_step(
+            lambda: [(self._again(model, inputs), counts) for model, inputs, counts in batches]
+        )
 
     def _again(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
         assert self.balancer is not None

@@ -128,9 +128,11 @@ class Loop:
         """One pass over the training split; mean loss and mean weight per task."""
         losses = {task.name: Mean() for task in self.problem.tasks}
         weights: dict[str, Mean] = {}
+        parts: list[Any] = []  # batches of a window
         self.model.train()
         self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
         for index, batch in enumerate(self.loader):
+            parts = [*(parts if self.balancer.accumulation == "window" else []), batch]
             with self.accelerator.accumulate(self.model):
                 found = self._losses(batch)
                 if self.balancer.strategy.validation_rows and self.accelerator.sync_gradients:
@@ -144,7 +146,8 @@ class Loop:
                     weights.setdefault(name, Mean()).add(value, 1, step)
                 if self.accelerator.sync_gradients:
                     self._step()
-                    self.balancer.after_step(partial(self._losses, batch), batch["counts"])
+                    self.balancer.after_step(partial(self._again, parts))
+                    parts = []
                     bar.update()
                     if step % LOG_EVERY == 0:
                         self._check_finite(losses, epoch)
@@ -159,6 +162,9 @@ class Loop:
 
     def _held_out_losses(self) -> dict[str, torch.Tensor]:
         return self._losses(to_device(self.held_out(self.history.steps), self.accelerator.device))
+
+    def _again(self, parts: list[Any]) -> list[tuple[dict[str, torch.Tensor], dict[str, Any]]]:
+        return [(self._losses(batch), batch["counts"]) for batch in parts]
 
     def _losses(self, batch: Any) -> dict[str, torch.Tensor]:
         losses: dict[str, torch.Tensor] = self.model(batch["inputs"], batch["targets"]).losses

@@ -8,7 +8,7 @@ import torch
 
 from mtlweights.integrations.lightning import BalancerCallback
 from tests.integrations.test_lightning import Module, trainer
-from tests.integrations.tiny import weights_of
+from tests.integrations.tiny import end_group, weights_of
 from tests.toys import batch
 
 NAMES = ["uw", "pcgrad", "gradnorm", "random"]
@@ -44,3 +44,4 @@ def main(folder):
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    end_group()

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from tests.integrations.test_huggingface import trained
+from tests.integrations.tiny import end_group
 
 NAMES = ["uw", "pcgrad", "gradnorm"]
 
@@ -20,7 +21,7 @@ def main(folder):
                 model, balancer = trained(folder, how, name, 8 // accumulate, accumulate)
                 out[f"{name}/{how}/{accumulate}"] = {"model": model, "balancer": balancer.state_dict()}
     torch.save(out, f"{folder}/rank{dist.get_rank()}.pt")
-    dist.destroy_process_group()
+    end_group()
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from tests.integrations.tiny import assert_close, on_ranks, weights_of
+from tests.integrations.tiny import MICRO, SEVERAL, assert_close, on_ranks, plain_loop, toy_parts, weights_of
 from tests.toys import Toy, assert_same_state, batch, losses_of, names, toy
 
-ALL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) == 1]
+ALL = [name for name in strategies.names() if name not in SEVERAL]
 FEW = ["uw", "pcgrad", "gradnorm", "random", "famo"]
 CLIP = 0.5
 
@@ -75,6 +75,13 @@ def test_accumulate_and_clip_equal_one_big_batch(name):
     assert_close(found.outcome()["model"], expected.outcome()["model"])
     assert int(found.balancer.strategy.step) == 3
     torch.testing.assert_close(torch.stack(found.norms), torch.stack(expected.norms))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_batches_equal_a_plain_loop(name):
+    reference = toy(3).double()
+    expected = plain_loop(name, reference, names(3), toy_parts(reference, loader(4)), CLIP)
+    assert_close(Run(name, 4, MICRO).epoch().outcome()["model"], expected)
 
 
 @pytest.mark.parametrize("name", FEW)

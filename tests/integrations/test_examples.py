@@ -15,6 +15,13 @@ COMMANDS = [found for path in sorted(FOLDER.glob("*.py")) for found in COMMAND.f
 ALONE = [c for c in COMMANDS if c[0] != "python" or c[2] == "2"]
 
 
+def needs_its_extra(command):
+    """Lightning and PEFT are extras: skipped where they are not installed."""
+    for word, extra in (("lightning", "lightning"), ("lora", "peft")):
+        if word in " ".join(command):
+            pytest.importorskip(extra, reason=f"the extra [{extra}] is not installed")
+
+
 def test_every_program_says_how_to_run_it():
     assert {name for _, name, _ in COMMANDS} == {path.name for path in FOLDER.glob("*.py")}
 
@@ -23,6 +30,7 @@ def test_every_program_says_how_to_run_it():
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers:UserWarning")
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ALONE], ids=" ".join)
 def test_runs(command, monkeypatch, capsys):
+    needs_its_extra(command)
     path = FOLDER / command[1]
     monkeypatch.setattr(sys, "argv", [str(path), *filter(None, [command[2]])])
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -32,5 +40,6 @@ def test_runs(command, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", ALONE, ids=" ".join)
 def test_runs_in_two_processes(command):
+    needs_its_extra(command)
     several = {"processes": 2} if command[0] != "python" else {}
     assert launch(FOLDER / command[1], *filter(None, [command[2]]), **several)

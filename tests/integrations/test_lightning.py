@@ -3,21 +3,30 @@
 import math
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from mtlweights.integrations.lightning import BalancerCallback
-from tests.integrations.tiny import assert_close, launch, weights_of
+from tests.integrations.tiny import (
+    MICRO,
+    SEVERAL,
+    assert_close,
+    launch,
+    plain_loop,
+    toy_parts,
+    weights_of,
+)
 from tests.toys import assert_same_state, batch, losses_of, names, toy
+
+pl = pytest.importorskip("lightning.pytorch", reason="the extra [lightning] is not installed")
+from mtlweights.integrations.lightning import BalancerCallback  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers:UserWarning"),
 ]
-ALL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) == 1]
+ALL = [name for name in strategies.names() if name not in SEVERAL]
 FEW = ["uw", "gradnorm", "pcgrad", "random", "dwa", "famo"]
 
 
@@ -86,6 +95,13 @@ def test_any_strategy_and_four_by_four_equals_sixteen(name, tmp_path):
     assert_close(weights_of(found), weights_of(expected))
 
 
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_batches_equal_a_plain_loop(name, tmp_path):
+    reference = toy(3).double()
+    expected = plain_loop(name, reference, names(3), toy_parts(reference, loader(4, 48)))
+    assert_close(weights_of(trained(tmp_path, name, 4, MICRO, n=48)[0].net), expected)
+
+
 def test_a_short_last_window(tmp_path):
     """Seven batches of four in windows of three: Lightning steps after the last one alone."""
     found, _ = trained(tmp_path, "mgda", 4, 3, n=28)
@@ -100,6 +116,15 @@ def test_a_short_last_window(tmp_path):
         (balancer(losses_of(reference, part)) / (3 if k == 2 else 1)).backward()
         optimizer.step()
     assert_close(weights_of(found.net), weights_of(reference))
+
+
+def test_the_callback_is_believed_before_an_accelerator_of_another_loop(tmp_path):
+    from accelerate import Accelerator
+
+    expected, _ = trained(tmp_path, "pcgrad", 16)
+    Accelerator(cpu=True)
+    found, _ = trained(tmp_path, "pcgrad", 4, 4)
+    assert_close(weights_of(found), weights_of(expected))
 
 
 def test_without_the_callback_a_number_of_steps_does(tmp_path):

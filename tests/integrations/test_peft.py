@@ -1,7 +1,6 @@
 """LoRA on a BERT: gradients of the adapters only, heads trained, both saved and loaded."""
 
 import numpy as np
-import peft
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -9,6 +8,9 @@ from transformers import TrainingArguments
 from mtlweights import Balancer, strategies
 from mtlweights.integrations.huggingface import MultiTaskTrainer
 from tests.integrations.tiny import TASKS, TinyBert, collate, examples
+from tests.toys import backward
+
+peft = pytest.importorskip("peft", reason="the extra [peft] is not installed")
 
 FEW = ["uw", "pcgrad", "mgda", "gradnorm", "graddrop"]
 
@@ -71,3 +73,25 @@ def test_trained_by_the_trainer_and_saved(name, tmp_path):
     for key, value in model.eval()(**data).items():
         if key != "losses":
             assert torch.equal(loaded.eval()(**data)[key], value)
+
+
+@pytest.mark.parametrize("name", strategies.names())
+def test_adapters_and_heads_alone_are_trained(name, tmp_path):
+    model, data = adapted(), collate(examples(16))
+    before, frozen = trainable(model), {k: v.clone() for k, v in model.state_dict().items()}
+    balancer = Balancer(name, TASKS, model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for _ in range(2):
+        backward(balancer, lambda: model(**data)["losses"], path="call")
+        assert {k for k, p in model.named_parameters() if p.grad is not None} == before.keys()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = trainable(model)
+    idle = [task for task, weight in balancer.weights.items() if weight == 0]  # EPO's programme has corners
+    busy = {k: v for k, v in before.items() if not any(f".{task}." in k for task in idle)}
+    assert len(idle) < 2 and all(not torch.equal(after[k], v) for k, v in busy.items())
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in frozen.items() if k not in before)
+    model.save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(TinyBert(), tmp_path).eval()(**data)
+    found = model.eval()(**data)
+    assert all(torch.equal(loaded[k], found[k]) for k in ("ner_logits", "cls_logits"))

@@ -45,6 +45,8 @@ def test_the_page_shows_the_scripts_and_the_results_there_are():
 @pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning")
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_balanced_and_as_it_was(script, data_dir, monkeypatch, capsys, tmp_path):
+    if script == "lightning_table":
+        pytest.importorskip("lightning", reason="the extra [lightning] is not installed")
     path = FOLDER / f"{script}.py"
     before = tmp_path / path.name
     before.write_text(RUN["original"](path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -98,10 +98,61 @@ def test_accelerate_tells_the_end_of_a_window():
 
 
 def test_nothing_tells_the_end():
+    """An error at the first call, before any gradient."""
     model = toy()
     balancer = Balancer("mgda", names(2), model, accumulation="window")
     with pytest.raises(ValueError, match="pass accumulation_steps="):
-        balancer(losses_of(model, batch())).backward()
+        balancer(losses_of(model, batch()))
+    with pytest.raises(ValueError, match="pass accumulation_steps="):
+        balancer.backward(losses_of(model, batch()))
+
+
+def loop(balancer, model, steps=2, k=3):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(steps):
+        for part in range(k):
+            (balancer(losses_of(model, batch(seed=10 * step + part))) / k).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.state_dict()
+
+
+def test_an_accelerator_of_another_loop_does_not_pass_for_this_one_s():
+    """It says that every micro-batch is the last of its step; the second one shows that this is not so."""
+    from accelerate import Accelerator
+
+    Accelerator(cpu=True)
+    model = toy(3)
+    balancer = Balancer("mgda", names(3), model, accumulation="window")
+    with pytest.raises(RuntimeError, match=r"the optimizer has not stepped since.*pass accumulation_steps="):
+        loop(balancer, model)
+    model, plain = toy(3), toy(3)
+    found = loop(Balancer("mgda", names(3), model, accumulation="window", accumulation_steps=3), model)
+    optimizer, balancer = torch.optim.SGD(plain.parameters(), lr=0.05), Balancer("mgda", names(3), plain)
+    for step in range(2):
+        parts = [losses_of(plain, batch(seed=10 * step + part)) for part in range(3)]
+        optimizer.zero_grad()
+        balancer({task: sum(part[task] for part in parts) / 3 for task in parts[0]}).backward()
+        optimizer.step()
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_one_window_a_step_is_no_other_loop():
+    """One micro-batch per step, as an Accelerator without accumulation says: also where steps are skipped."""
+    from accelerate import Accelerator
+
+    Accelerator(cpu=True)
+    model = toy(3)
+    balancer = Balancer("mgda", names(3), model, accumulation="window")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in range(4):
+        balancer(losses_of(model, batch(seed=step))).backward()
+        if step != 1:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=step != 2)
+    balancer.state_dict()
+    assert int(balancer.strategy.step) == 3
 
 
 @pytest.mark.parametrize("name", ["mgda", "uw"])

@@ -1,9 +1,11 @@
 """Tiny models, data and checks that the tests of training loops share."""
 
+import gc
 import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,8 +13,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from mtlweights import Balancer, strategies
+from tests.toys import losses_of, names
+
 ROOT = Path(__file__).parents[2]
 TASKS = ["ner", "cls"]
+MICRO = 6  # micro-batches per optimizer step of a strategy of several batches
+SEVERAL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) > 1]
 
 
 def bert_config(**options):
@@ -78,6 +85,28 @@ def assert_close(found, expected, atol=1e-6, rtol=1e-5):
         )
 
 
+def plain_loop(name, model, tasks, parts, clip=None):
+    """The optimizer steps after every six of ``parts``: (losses, counts)."""
+    balancer = Balancer(name, tasks, model, accumulation_steps=MICRO)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    start = weights_of(model)
+    for k, (losses, counts) in enumerate(parts):
+        (balancer(losses(), counts) / MICRO).backward()
+        if k % MICRO == MICRO - 1:
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+    end = weights_of(model)
+    assert int(balancer.strategy.step) == 2 and max((end[k] - start[k]).abs().max() for k in start) > 1e-4
+    return end
+
+
+def toy_parts(model, loader):
+    """The losses and counts of a loop over the toy's data."""
+    return [(partial(losses_of, model, data), dict.fromkeys(names(3), len(data[0]))) for data in loader]
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("localhost", 0))
@@ -109,6 +138,13 @@ def _rank(rank, main, port, world, arguments):
     rank_environment(rank, port, world)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     main(rank, *arguments)
+    end_group()
+
+
+def end_group():
+    """Gloo may abort a process that ends with a group in use, by a wrapper that waits to be collected."""
+    gc.unfreeze()
+    gc.collect()
     dist.destroy_process_group()
 
 
