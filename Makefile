@@ -30,9 +30,11 @@ clean:
 	rm -rf $(VENV) docs/_build build *.egg-info
 
 # A stamp per extra: a second run installs nothing until one of the files in CONFIG changes.
+# DeepSpeed (tests alone) is no part of an extra: its build wants the torch that is installed.
 $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(CONFIG) | $(VENV)/bin/python
 	@echo "Installing mtlweights with extra '$*' into $(VENV) (minutes, the first time) ..."
 	@$(PIP_INSTALL) -e ".[$*]"
+	@[ $* != dev ] || $(PIP_INSTALL) --no-build-isolation deepspeed
 	@touch $@
 
 $(VENV)/bin/python:

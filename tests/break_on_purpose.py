@@ -30,15 +30,15 @@ BREAKS = [
     Break(
         "losses are not averaged over the ranks",
         "distributed.py",
-        "    dist.all_reduce(sums)\n",
+        "    dist.all_reduce(sums, group=self.group)\n",
         "",
         "tests/integrations/test_distributed.py",
     ),
     Break(
         "rows are not averaged over the ranks",
         "distributed.py",
-        "    dist.all_reduce(flat)\n    tail",
-        "    tail",
+        "        dist.all_reduce(flat, group=self.group)\n        tail",
+        "        tail",
         "tests/integrations/test_distributed.py",
     ),
     Break(
@@ -51,7 +51,7 @@ BREAKS = [
     Break(
         "Gramians of shards are not added up (FSDP2)",
         "sharded.py",
-        "    dist.all_reduce(gram)\n",
+        "    dist.all_reduce(gram, group=mesh.get_group(mesh.ndim - 1))\n",
         "",
         "tests/integrations/test_sharded.py",
     ),
@@ -119,6 +119,41 @@ BREAKS = [
         "tests/test_arguments.py -k reentrant",
     ),
     Break(
+        "compiled code of another run, which gives its buffers away, is taken from the disk",
+        "gradients.py",
+        'cache.cache_key_tag = f"{cache.cache_key_tag} buffers kept"',
+        "pass",
+        "tests/integrations/test_compile.py -k disk",
+    ),
+    Break(
+        "an optimizer in the backward pass steps before the state is proposed",
+        "engine.py",
+        "            decided(step)\n            write()\n",
+        "            write()\n            decided(step)\n",
+        "tests/test_balancer.py -k waits",
+    ),
+    Break(
+        "a micro-batch under FSDP2 is left unreduced",
+        "sharded.py",
+        "root.set_requires_gradient_sync(True, recurse=False)",
+        "pass",
+        "tests/integrations/test_sharded_loops.py -k reduce",
+    ),
+    Break(
+        "the end of a window is believed, whoever told it",
+        "committing.py",
+        "            self.window.check_stepped()\n",
+        "            pass\n",
+        "tests/integrations/test_window.py -k another_loop",
+    ),
+    Break(
+        "ranks of other models are averaged over as well",
+        "distributed.py",
+        'self.group = getattr(wrapper, "process_group", None) if group is None else group',
+        "self.group = None",
+        "tests/integrations/test_process_groups.py",
+    ),
+    Break(
         "zeros of a compiled graph count as gradients",
         "sharing.py",
         "not self.compiled or bool(gradient.any())",
@@ -154,6 +189,8 @@ def main() -> int:
         for fault in BREAKS:
             path = folder / "mtlweights" / fault.file
             sound = path.read_text(encoding="utf-8")
+            if fault.sound not in sound:
+                raise RuntimeError(f"{fault.file} has no place for: {fault.what}")
             path.write_text(sound.replace(fault.sound, fault.broken), encoding="utf-8")
             seen = notices(folder, fault.tests)
             path.write_text(sound, encoding="utf-8")

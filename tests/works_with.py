@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from mtlweights import Balancer, sharded, strategies
 
 TICK, FAILED, NOT_RUN, REFUSED = "✓", "**failed**", "not run", "refused"
-LIBRARIES = ("torch", "transformers", "accelerate", "lightning", "peft")
+LIBRARIES = ("torch", "transformers", "accelerate", "lightning", "peft", "deepspeed")
 
 
 class Column(NamedTuple):
@@ -123,11 +123,37 @@ FEW = {
         "huggingface::hyperparameter_search_reaches_the_strategy_and_its_knobs"
     ),
     "Trainer with LoRA": "peft::trained_by_the_trainer_and_saved",
+    "Trainer: checkpointing, compile, bf16": "trainer_options::each_gives_what_the_trainer_without_it_gives",
+    "Trainer, losses after the step": "huggingface::famo_gets_the_losses_of_the_same_batch_after_the_step",
+    "Trainer, held-out batches": "huggingface::auto_lambda_gets_a_held_out_batch_before_every_step",
     "Accelerate, two processes": "accelerate::two_processes_equal_one",
     "Accelerate, `save_state` and `load_state`": "accelerate::save_state_and_load_state",
     "Accelerate in bf16": "accelerate::bf16",
     "Lightning, two processes (DDP)": "lightning::two_processes_equal_one",
     "Lightning, `ckpt_path`": "lightning::ckpt_path_resumes_bit_for_bit",
+    "Lightning in bf16": "lightning::bf16",
+    "DDP's options, 20 steps": (
+        "distributed_variants::twenty_steps_equal_one_process_and_ranks_are_bit_identical"
+    ),
+    "DDP: one collective per step": "distributed_variants::one_collective_per_step",
+    "process groups: pairs, alone, HSDP, shards over some": (
+        "process_groups::a_model_is_balanced_over_the_processes_that_train_it"
+    ),
+    "FSDP2, micro-batches that are not reduced": "sharded_loops::a_micro_batch_that_the_loop_does_not_reduce",
+    "FSDP2 in bf16": "sharded_loops::parameters_in_bf16",
+    "FSDP2, saved with DCP": "sharded_loops::saved_and_loaded_with_dcp_bit_for_bit",
+    "FSDP1": "other_wrappers::loss_based_strategies_equal_one_process",
+    "FSDP1, refused": ("other_wrappers::per_task_gradients_are_refused_whatever_the_balancer_was_given"),
+    "DeepSpeed, stages 0 to 3": "deepspeed::loss_based_strategies_equal_one_process",
+    "DeepSpeed, refused": "deepspeed::per_task_gradients_are_refused",
+    "tensor parallelism": "other_wrappers::where_loss_based_strategies_work",
+    "tensor parallelism, refused": "other_wrappers::and_so_they_are_under_tensor_parallelism",
+    "an optimizer that steps in the backward pass": (
+        "balancer::what_waits_for_a_parameter_s_gradient_gets_it_once"
+    ),
+    "compiled code on the disk; balancer in a compiled forward": (
+        "compile::compiled_code_on_the_disk_and_a_balancer_in_the_compiled_forward"
+    ),
     "compiled after a plain backward": "compile::a_plain_first_backward_of_a_compiled_model",
     "resume in a new process": "two_phase::resume_in_a_new_process_is_bit_exact",
     "the programs of [](loops.md)": "examples::runs",
@@ -212,6 +238,23 @@ def static_graph(model: nn.Module) -> nn.Module:
         dist.destroy_process_group()
 
 
+def joined() -> None:
+    """A step inside ``join()`` of a DDP of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        ddp = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+        with ddp.join():
+            step(ddp)
+    finally:
+        dist.destroy_process_group()
+
+
+class Parallel(nn.Parameter):
+    """As a parameter on a device mesh."""
+
+    device_mesh = None
+
+
 class DeepSpeedEngine(nn.Linear):
     """Known to the balancer by its name, as the real one is."""
 
@@ -229,6 +272,8 @@ def refusals() -> dict[str, str]:
         "`nn.DataParallel`": said(lambda: step(nn.DataParallel(linear))),
         "FSDP1, per-task gradients": said(lambda: step(FullyShardedDataParallel(2, 2))),
         "DeepSpeed, per-task gradients": said(lambda: step(DeepSpeedEngine(2, 2))),
+        "`join()` of DDP": said(joined),
+        "tensor parallelism, per-task gradients": said(lambda: sharded.check_leaf(Parallel(linear.weight))),
         "FSDP2, `gradients='features'`": under_shards("mgda", gradients="features"),
         "FSDP2, `accumulation='window'`": under_shards("mgda", window=True),
         "a window whose end nothing tells": said(lambda: step(linear, accumulation="window")),
@@ -289,9 +334,9 @@ Where no strategy is named, the test runs one or a few of its own choice.
 
 {refusals}
 
-These were raised when the page was made. The classes of FSDP1 and DeepSpeed are known by their names:
-stand-ins of those names raised theirs, and neither was run. Under both, strategies that need no rows (the
-loss-based ones) are not refused.
+These were raised when the page was made, those of FSDP1 and DeepSpeed by stand-ins of the same names; the
+tests above run the real ones, on a CPU. Under them, and under tensor parallelism, the loss-based strategies
+work.
 """
 
 

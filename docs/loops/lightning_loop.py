@@ -4,7 +4,6 @@ python docs/loops/lightning_loop.py            one process
 python docs/loops/lightning_loop.py 2          DDP, two processes on this machine
 """
 
-import gc
 import sys
 import tempfile
 
@@ -68,6 +67,6 @@ if __name__ == "__main__":
         logger=False,
     )
     trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=8))
-    if torch.distributed.is_initialized():  # Gloo may abort a process that ends with a group in use
-        gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()

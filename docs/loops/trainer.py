@@ -6,7 +6,6 @@ python docs/loops/trainer.py lora
 torchrun --nproc_per_node 2 docs/loops/trainer.py subclass
 """
 
-import gc
 import sys
 import tempfile
 
@@ -110,6 +109,6 @@ def main(how):
 
 if __name__ == "__main__":
     print(main(sys.argv[1]).metrics["train_loss"])
-    if torch.distributed.is_initialized():  # Gloo may abort a process that ends with a group in use
-        gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
