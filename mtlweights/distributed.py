@@ -31,7 +31,7 @@ class Ranks:
                 f"process_group should be a torch.distributed.ProcessGroup, found {type(group).__name__}."
             )
         self.group = getattr(wrapper, "process_group", None) if group is None else group
-        self.wrapper = wrapper
+        self.wrapper = wrapper if hasattr(wrapper, "_join_config") else None
 
     @property
     def number(self) -> int:

@@ -48,6 +48,21 @@ def batch(n=16, seed=1, dtype=torch.float32):
     return x, torch.randn(n, generator=g).to(dtype), torch.randint(0, 3, (n,), generator=g)
 
 
+class Named(Toy):
+    """Its forward, which wrappers call, gives task -> loss, of the tasks asked for."""
+
+    def forward(self, data, only=None):
+        return losses_of(super().forward, data, only)
+
+
+def named(dtype=torch.float32, unused=True):
+    """Of three tasks; without the layer that no task reaches, for wrappers that do not allow one."""
+    model = Named(3)
+    model.load_state_dict(toy(3).state_dict())
+    model.unused.requires_grad_(unused)
+    return model.to(dtype)
+
+
 def losses_of(model, data, only=None):
     return {f"t{i}": loss for i, loss in enumerate(model(data)) if only is None or i in only}
 

@@ -7,24 +7,11 @@ from torch import nn
 
 from mtlweights import Balancer, strategies
 from tests.integrations.tiny import MICRO, SEVERAL, assert_close, on_ranks, plain_loop, toy_parts, weights_of
-from tests.toys import Toy, assert_same_state, batch, losses_of, names, toy
+from tests.toys import assert_same_state, batch, named, names, toy
 
 ALL = [name for name in strategies.names() if name not in SEVERAL]
 FEW = ["uw", "pcgrad", "gradnorm", "random", "famo"]
 CLIP = 0.5
-
-
-class Named(Toy):
-    """Its forward, which DDP and autocast wrap, gives task -> loss."""
-
-    def forward(self, data):
-        return losses_of(super().forward, data)
-
-
-def build(dtype=torch.float64):
-    model = Named(3)
-    model.load_state_dict(toy(3).state_dict())
-    return model.to(dtype)
 
 
 def loader(size, n=48, dtype=torch.float64):
@@ -41,7 +28,7 @@ class Run:
         self.accelerator = Accelerator(
             cpu=True, gradient_accumulation_steps=accumulate, kwargs_handlers=handlers, **options
         )
-        model = build(dtype)
+        model = named(dtype)
         kind = torch.optim.Adam if adam else torch.optim.SGD
         optimizer = kind(model.parameters(), lr=0.05)
         self.model, self.optimizer, self.loader = self.accelerator.prepare(
@@ -87,7 +74,7 @@ def test_several_batches_equal_a_plain_loop(name):
 @pytest.mark.parametrize("name", FEW)
 def test_bf16(name):
     """Weights from full-precision sums of half-precision gradients: near those of full precision."""
-    data, model = batch(16, 0, torch.float32), build(torch.float32)
+    data, model = batch(16, 0, torch.float32), named()
     exact = Balancer(name, names(3), model)
     exact(model(data)).backward()
     found = Run(name, 16, dtype=torch.float32, mixed_precision="bf16")

@@ -7,11 +7,10 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
 
 from mtlweights import Balancer
 from tests.integrations.tiny import on_ranks
-from tests.toys import batch, losses_of, names, toy
+from tests.toys import batch, named, names
 
 if importlib.util.find_spec("deepspeed") is None:
     pytest.skip("deepspeed is not installed: `make test` installs it", allow_module_level=True)
@@ -19,16 +18,6 @@ if importlib.util.find_spec("deepspeed") is None:
 STEPS, SIZE = 3, 8
 WORKS, REFUSED = ["uw", "famo"], ["mgda", "gradnorm", "graddrop"]
 STAGES = [0, 1, 2, 3]
-
-
-class Named(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.net = toy(3)
-        self.net.unused.requires_grad_(False)
-
-    def forward(self, data):
-        return losses_of(self.net, data)
 
 
 def engine_of(model, stage):
@@ -49,7 +38,7 @@ def engine_of(model, stage):
 def train(name, stage, rank, given):
     import deepspeed
 
-    model = Named()
+    model = named(unused=False)
     before = Balancer(name, names(3), model)
     engine = engine_of(model, stage)
     balancer = {"engine": Balancer(name, names(3), engine), "before": before}[given]
@@ -91,7 +80,7 @@ def ranks(tmp_path_factory):
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", WORKS)
 def test_loss_based_strategies_equal_one_process(name, stage, ranks):
-    model = Named()
+    model = named(unused=False)
     balancer, optimizer = Balancer(name, names(3), model), torch.optim.SGD(model.parameters(), lr=0.05)
     for step in range(STEPS):
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtlweights import Balancer, strategies
 from tests.integrations.tiny import on_ranks
-from tests.toys import Toy, assert_same_state, batch, losses_of, names, toy
+from tests.toys import assert_same_state, batch, named, names
 
 ALL = strategies.names()
 STEPS = 3
@@ -26,13 +26,6 @@ CASES = {
 SIZES = (12, 20)
 
 
-class Flexible(Toy):
-    """Called through DDP, returns the losses of the tasks asked for."""
-
-    def forward(self, data, only=None):
-        return losses_of(super().forward, data, only)
-
-
 def cases_of(name):
     cls = strategies.get(name)
     if getattr(cls, "batches", 1) > 1:
@@ -46,12 +39,6 @@ def cases_of(name):
 def options_of(case, model):
     """The Balancer's arguments."""
     return CASES[case][0] | ({"features": model.encoder} if case == "features" else {})
-
-
-def build():
-    model = Flexible(3)
-    model.load_state_dict(toy(3).state_dict())
-    return model
 
 
 def micro_batches(parts, n):
@@ -78,7 +65,7 @@ def rank_main(rank, folder):
     out = {}
     for name in ALL:
         for case in cases_of(name):
-            model = build()
+            model = named()
             ddp = DistributedDataParallel(model, find_unused_parameters=True)
             balancer = Balancer(name, names(3), ddp, **options_of(case, model))
             optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
@@ -105,7 +92,7 @@ def ranks(tmp_path_factory):
 
 def one_process(name, case):
     """The definition: each task's mean over the items of the ranks that have it."""
-    model = build()
+    model = named()
     options = {} if case == "window" else options_of(case, model)
     balancer = Balancer(name, names(3), model, **options)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

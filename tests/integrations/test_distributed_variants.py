@@ -5,9 +5,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from mtlweights import Balancer
-from tests.integrations.test_distributed import SIZES, Flexible
+from tests.integrations.test_distributed import SIZES
 from tests.integrations.tiny import on_ranks
-from tests.toys import assert_same_state, batch, names, toy
+from tests.toys import assert_same_state, batch, named, names
 
 NAMES = ["uw", "pcgrad", "nash_mtl", "gradnorm", "graddrop"]
 OPTIONS = {
@@ -16,14 +16,6 @@ OPTIONS = {
     "views": {"gradient_as_bucket_view": True},
 }
 STEPS = 20
-
-
-def build():
-    """Without the layer that no loss reaches: DDP's default does not allow one."""
-    model = Flexible(3)
-    model.load_state_dict(toy(3).state_dict())
-    model.unused.requires_grad_(False)
-    return model
 
 
 def collectives(run):
@@ -37,7 +29,7 @@ def rank_main(rank, folder):
     out = {}
     for name in NAMES:
         for key, options in OPTIONS.items():
-            model = build()
+            model = named(unused=False)
             ddp = DistributedDataParallel(model, **options)
             balancer = Balancer(name, names(3), ddp)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
@@ -71,7 +63,7 @@ def ranks(tmp_path_factory):
 def test_twenty_steps_equal_one_process_and_ranks_are_bit_identical(name, key, ranks):
     first, second = (rank[f"{name}/{key}"][0] for rank in ranks)
     assert_same_state(first, second)
-    model = build()
+    model = named(unused=False)
     balancer = Balancer(name, names(3), model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     for seed in range(STEPS):

@@ -28,6 +28,7 @@ def test_every_program_says_how_to_run_it():
 
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers:UserWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ALONE], ids=" ".join)
 def test_runs(command, monkeypatch, capsys):
     needs_its_extra(command)

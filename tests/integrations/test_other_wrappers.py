@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtlweights import Balancer, strategies
 from tests.integrations.tiny import on_ranks
-from tests.toys import Toy, batch, losses_of, names, toy
+from tests.toys import batch, named, names
 
 STEPS, SIZE = 3, 8
 LOSS = [n for n in strategies.names() if issubclass(strategies.get(n), strategies.LossStrategy)]
@@ -21,21 +21,9 @@ ROWS = ["mgda", "gradnorm", "graddrop"]
 GIVEN = ["outer", "parts", "inner", "none"]
 
 
-class Named(Toy):
-    def forward(self, data):
-        return losses_of(super().forward, data)
-
-
-def build():
-    model = Named(3)
-    model.load_state_dict(toy(3).state_dict())
-    model.unused.requires_grad_(False)
-    return model
-
-
 def shard(given, original):
     """FSDP1 on the CPU, and what the balancer gets of it."""
-    model = build()
+    model = named(unused=False)
     options = {"use_orig_params": original, "device_id": torch.device("cpu")}
     if given == "parts":
         model.encoder = FullyShardedDataParallel(model.encoder, **options)
@@ -91,7 +79,7 @@ def tensor_parallel(name):
 
 def uneven(name, rank):
     """One rank has a batch more, as ``join()`` allows; the error must come before any collective hangs."""
-    ddp = DistributedDataParallel(build())
+    ddp = DistributedDataParallel(named(unused=False))
     balancer = Balancer(name, names(3), ddp)
     with ddp.join():
         for step in range(2 + rank):
@@ -128,7 +116,7 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("name", LOSS)
 def test_loss_based_strategies_equal_one_process(name, ranks):
-    model = build()
+    model = named(unused=False)
     balancer = Balancer(name, names(3), model)
     train(model, balancer)
     state = balancer.state_dict()["strategy"]

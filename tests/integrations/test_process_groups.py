@@ -10,10 +10,9 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from mtlweights import Balancer
-from tests.integrations.test_sharded import build as sharded_build
 from tests.integrations.test_sharded import shard
 from tests.integrations.tiny import on_ranks
-from tests.toys import Toy, assert_same_state, batch, losses_of, names, toy
+from tests.toys import assert_same_state, batch, losses_of, named, names, toy
 
 WORLD, SIZE, STEPS = 4, 8, 3
 NAMES = ["uw", "mgda", "gradnorm", "graddrop"]
@@ -33,29 +32,19 @@ def cases_of(name):
     return [case for case in CASES if name != "graddrop" or case not in SHARDS]
 
 
-class Named(Toy):
-    def forward(self, data):
-        return losses_of(super().forward, data)
-
-
-def build():
-    model = Named(3)
-    model.load_state_dict(toy(3).state_dict())
-    model.unused.requires_grad_(False)  # DDP's default wants all parameters reached
-    return model
-
-
 def wrapped(case, pair, alone):
     """The model as its user calls it, and the Balancer's arguments."""
     if case in SHARDS:
         whole = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
         mesh = whole if case.startswith("replicas") else whole["inner"]
-        model = shard(sharded_build(), mesh)
+        model = shard(named(), mesh)
         return model, {"model": model} | ({} if mesh is whole else {"process_group": mesh.get_group()})
     if case == "alone":
-        model = build()
+        model = named(unused=False)
         return model, {"model": model, "process_group": alone}
-    ddp = nn.parallel.DistributedDataParallel(build(), process_group=None if case == "all" else pair)
+    ddp = nn.parallel.DistributedDataParallel(
+        named(unused=False), process_group=None if case == "all" else pair
+    )
     return ddp, {"model": ddp.module, "process_group": pair} if case == "pairs told" else {"model": ddp}
 
 
@@ -85,7 +74,7 @@ def rank_main(rank, folder):
 def error_of_a_mesh_of_others():
     """Sharded over two of four, and the balancer has not been told."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))["inner"]
-    model = shard(sharded_build(), mesh)
+    model = shard(named(), mesh)
     try:
         Balancer("mgda", names(3), model)(model(batch(SIZE))).backward()
     except ValueError as error:

@@ -6,7 +6,7 @@ from torch import nn
 
 from mtlweights import Balancer, strategies
 from tests.integrations.tiny import on_ranks
-from tests.toys import Toy, batch, losses_of, names, toy
+from tests.toys import batch, named, names
 
 STEPS = 3
 SIZES = (12, 20)
@@ -30,17 +30,6 @@ CASES = {
 
 def cases_of(name):
     return list(CASES) if name in ("mgda", "gradnorm", "nash_mtl") else ["plain", "heads"]
-
-
-class Flexible(Toy):
-    def forward(self, data, only=None):
-        return losses_of(super().forward, data, only)
-
-
-def build():
-    model = Flexible(3)
-    model.load_state_dict(toy(3).state_dict())
-    return model
 
 
 def shard(model, mesh=None, **kwargs):
@@ -74,7 +63,7 @@ def rank_main(rank, folder):
     out = {}
     for name in WORKS:
         for case in cases_of(name):
-            model = shard(build(), **CASES[case][1])
+            model = shard(named(), **CASES[case][1])
             balancer = Balancer(name, names(3), model, **CASES[case][0])
             optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
             norms = train(model, balancer, optimizer, mine, SIZES[rank], case)
@@ -94,7 +83,7 @@ def errors(rank):
         "missing": lambda m: Balancer("mgda", names(3), m),
     }
     for key, make in calls.items():
-        model = shard(build())
+        model = shard(named())
         only = (0, 1 + rank) if key == "missing" else None
         try:
             make(model)(model(batch(8), only)).backward()
@@ -103,7 +92,7 @@ def errors(rank):
     losses = model(batch(8))
     sum(losses.values()).backward()
     said["after"] = float(model.encoder[0].weight.grad.full_tensor().norm())
-    model = shard(build())
+    model = shard(named())
     balancer = Balancer("mgda", names(3), model)
     said["twice"] = []
     for _ in range(2):
@@ -127,7 +116,7 @@ def whole(model, step, only):
 @pytest.mark.parametrize("name", WORKS)
 def test_equals_one_process(name, ranks):
     for case in cases_of(name):
-        model = build()
+        model = named()
         balancer = Balancer(name, names(3), model, **CASES[case][0])
         norms = train(model, balancer, torch.optim.SGD(model.parameters(), lr=0.05), whole, None, case)
         for rank in range(2):
@@ -139,7 +128,7 @@ def test_equals_one_process(name, ranks):
 
 
 def test_what_shards_cannot_do_is_refused_and_leaves_the_model_usable(ranks):
-    model = build()
+    model = named()
     sum(model(batch(8)).values()).backward()
     for rank in range(2):
         said = ranks[rank]["errors"]

@@ -7,19 +7,13 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from mtlweights import Balancer
-from tests.integrations.test_sharded import build, shard
+from tests.integrations.test_sharded import shard
 from tests.integrations.tiny import on_ranks
-from tests.toys import assert_same_state, batch, names
+from tests.toys import assert_same_state, batch, named, names
 
 NAMES = ["uw", "gradnorm", "mgda", "nash_mtl", "random"]
 STEPS, SIZE = 3, 8
 BF16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-
-
-def fresh():
-    model = build()
-    model.unused.requires_grad_(False)  # DCP wants the state of every parameter that the optimizer has
-    return model
 
 
 def full(model):
@@ -53,7 +47,7 @@ def resumed(name, folder, rank):
     """Saved with DCP and loaded into fresh objects: what the whole run and the resumed one end with."""
     ends = []
     for again in (False, True):
-        model = shard(fresh())
+        model = shard(named(unused=False))
         balancer = Balancer(name, names(3), model)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
         if not again:
@@ -75,7 +69,7 @@ def resumed(name, folder, rank):
 
 def in_backward(name, rank=None):
     """Every parameter is stepped as soon as it has its gradient; how often each was."""
-    model = fresh() if rank is None else shard(fresh())
+    model = named(unused=False) if rank is None else shard(named(unused=False))
     balancer, calls = Balancer(name, names(3), model), {}
     for key, param in model.named_parameters():
         if not param.requires_grad:
@@ -98,7 +92,7 @@ def rank_main(rank, folder):
     out = {}
     for name in NAMES:
         for case, run, options in (("sync", accumulate, {}), ("bf16", train, {"mp_policy": BF16})):
-            model = shard(fresh(), **options)
+            model = shard(named(unused=False), **options)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
             out[f"{name}/{case}"] = run(model, Balancer(name, names(3), model), optimizer, rank)
         out[f"{name}/dcp"] = resumed(name, f"{folder}/{name}", rank)
@@ -112,7 +106,7 @@ def ranks(tmp_path_factory):
 
 
 def alone(name, run):
-    model = fresh()
+    model = named(unused=False)
     return run(model, Balancer(name, names(3), model), torch.optim.SGD(model.parameters(), lr=0.05))
 
 
@@ -126,7 +120,7 @@ def test_a_micro_batch_that_the_loop_does_not_reduce(name, ranks):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_in_bf16(name, ranks):
-    start, expected = full(fresh()), alone(name, train)
+    start, expected = full(named(unused=False)), alone(name, train)
     for rank in ranks:
         found, moved = (
             torch.cat([(part[key] - start[key]).flatten() for key in start])
