@@ -165,28 +165,35 @@ class Engine:
                 self.weigher.solve(step, gradients.gramian([*rows, *extra], at), factor, losses)
         return step, partial(writing.combine, self.sharing, step, rows, columns, pieces)
 
-    def _by_shards(self, batch: Batch, columns: list[int]) -> Weighed:
+    def _by_shards(self, batch: Batch, columns: list[int]) -> Weighed | None:
         """This rank's part of every row (FSDP2), whose Gramians add up."""
         strategy, model = self.weigher.strategy, self.sharing.model
         assert model is not None
-        sharded.check_fits(strategy, self.gatherer.mode, self.window is not None)
+        sharded.check_fits(strategy, self.gatherer.mode)
         sharded.check_present(batch.present, strategy.n_tasks, batch.values[0], self.ranks)
         step = self.weigher.step(batch.present, batch.values, batch.counts)
         params = [self.sharing.params[c] for c in columns]
         sharded.check_mesh(params[0], self.ranks)
         shares = writing.shares(step, batch.present, batch.counts)
         seeds = [batch.factor * share * self.ranks.number for share in shares]
-        due = self._rows_due(batch.present)
+        due, factor = self._rows_due(batch.present), batch.factor
         rows = sharded.rows(model, batch.values, params, seeds, batch.retain_graph)
-        self.sharing.update(step.present, rows, columns)
+        if self.window is not None:  # of rows that are averaged over the ranks already
+            gathered = self.gatherer.keep(
+                Batch(step.present, list(step.losses), list(step.items()), factor), rows
+            )
+            if gathered is None:
+                return None
+            step, rows, factor = gathered
+        self.sharing.update(step.present, rows[: len(step.present)], columns)
         if isinstance(strategy, LossStrategy):
             self.weigher.combine(step)
         elif due:
             measured = self.sharing.measured(strategy.measured_at, step.present)
             gram = gradients.gramian(rows, [columns.index(c) for c in measured])
-            self.weigher.solve(step, sharded.add_grams(gram, params[0]), batch.factor)
+            self.weigher.solve(step, sharded.add_grams(gram, params[0]), factor)
         else:
-            self.weigher.hold(step, batch.factor)
+            self.weigher.hold(step, factor)
         return step, partial(writing.combine, self.sharing, step, rows, columns, {})
 
     def _measured_only(self, batch: Batch, columns: list[int]) -> Weighed:

@@ -38,21 +38,37 @@ class Gatherer:
         self.factored = {columns[k]: factors.elements(params[k], uses) for k, uses in plan.items()}
         rows = gradients.rows(batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan)
         if self.window is not None:
-            closes = self.window.closes()
-            self.window.add(batch, rows)
-            if not closes:
-                return None
-            batch, rows = self.window.take()
-        n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
+            return self.keep(batch, rows, params)
         if self.weigher.ranks.number == 1:
-            step = self.weigher.step(batch.present, batch.values, batch.counts)
+            return self.weigher.step(batch.present, batch.values, batch.counts), rows, batch.factor
+        return (*self._average(batch, rows, params), batch.factor)
+
+    def keep(
+        self, batch: Batch, rows: list[Row], params: list[Tensor] | None = None
+    ) -> tuple[Step, list[Row], Tensor] | None:
+        """Add the rows of a micro-batch to the window; those of all of it when it closes, else None.
+
+        They are averaged over the ranks then, but without ``params``: each micro-batch's were.
+        """
+        assert self.window is not None
+        closes = self.window.closes()
+        self.window.add(batch, rows)
+        if not closes:
+            return None
+        batch, rows = self.window.take()
+        if params is None or self.weigher.ranks.number == 1:
+            step = self.weigher.alone(batch.present, batch.values, batch.counts)
         else:
-            present, rows, losses, counts = self.weigher.ranks.mean_rows(
-                rows, batch.values, batch.present, batch.counts, params, n_tasks * k
-            )
-            step = Step(present, losses, counts)
+            step, rows = self._average(batch, rows, params)
+        n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
         stacked = (step, rows) if k == 1 else unstack(step, rows, k, n_tasks)
         return None if stacked is None else (*stacked, batch.factor)
+
+    def _average(self, batch: Batch, rows: list[Row], params: list[Tensor]) -> tuple[Step, list[Row]]:
+        places = self.weigher.strategy.n_tasks * self.weigher.batches
+        found = self.weigher.ranks.mean_rows(rows, batch.values, batch.present, batch.counts, params, places)
+        present, rows, losses, counts = found
+        return Step(present, losses, counts), rows
 
     def _plan(self, values: list[Tensor], params: list[Tensor]) -> dict[int, list[Use]]:
         """The weights whose gradients can and should stay factors."""

@@ -58,14 +58,14 @@ def _kinds(module: nn.Module) -> list[str]:
     return [base.__name__ for base in type(module).__mro__]
 
 
-def check_fits(strategy: Strategy, gradients: str, windowed: bool) -> None:
+def check_fits(strategy: Strategy, gradients: str) -> None:
     """Raise ValueError for what shards of gradients cannot do."""
-    what = "accumulation='window'" if windowed else f"gradients={gradients!r}"
+    what = f"gradients={gradients!r}"
     if isinstance(strategy, JacobianStrategy) or getattr(strategy, "validation_rows", False):
         what = f"{type(strategy).__name__}, which needs more than a Gramian of the task gradients,"
-    elif not windowed and gradients != "features":
+    elif gradients != "features":
         return
-    raise ValueError(f"{what} does not go with FSDP2: use DDP, another strategy or a plain step.")
+    raise ValueError(f"{what} does not go with FSDP2: use DDP or another strategy.")
 
 
 def add_grams(gram: Tensor, param: Any) -> Tensor:

@@ -44,6 +44,10 @@ class Weigher:
         """Losses and counts, averaged over the ranks."""
         if self.ranks.number > 1:
             return Step(*self.ranks.mean_losses(values, present, counts, self.strategy.n_tasks))
+        return self.alone(present, values, counts)
+
+    def alone(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
+        """Losses and counts as they are."""
         losses = torch.stack([v.detach().to(values[0].device) for v in values])
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         return Step(present, losses, counts)

@@ -1,8 +1,8 @@
-"""Breaks the engine in a dozen ways, one at a time, and shows the tests that notice.
+"""Breaks the engine in twenty ways, one at a time, and shows the tests that notice.
 
 ``python tests/break_on_purpose.py`` copies the package to a temporary folder, makes one change there, runs
 the tests named beside it and expects them to fail; the sound copy must pass first. Exit status 1 if a break
-goes unnoticed. A few minutes on two cores.
+goes unnoticed. About a quarter of an hour.
 """
 
 import os
@@ -30,7 +30,7 @@ BREAKS = [
     Break(
         "losses are not averaged over the ranks",
         "distributed.py",
-        "    dist.all_reduce(sums, group=self.group)\n",
+        "        dist.all_reduce(sums, group=self.group)\n",
         "",
         "tests/integrations/test_distributed.py",
     ),
@@ -158,7 +158,7 @@ BREAKS = [
         "sharing.py",
         "not self.compiled or bool(gradient.any())",
         "True",
-        "tests/integrations/test_compile.py",
+        "tests/integrations/test_compile.py -k equals_eager",
     ),
 ]
 
@@ -183,10 +183,11 @@ def main() -> int:
                 ROOT / part, folder / part, ignore=shutil.ignore_patterns("_build", "__pycache__")
             )
         shutil.copy(ROOT / "setup.cfg", folder)
-        for tests in dict.fromkeys(fault.tests for fault in BREAKS):
-            if notices(folder, tests):
-                raise RuntimeError(f"{tests} fails before anything is broken")
+        passed = set()
         for fault in BREAKS:
+            if fault.tests not in passed and notices(folder, fault.tests):
+                raise RuntimeError(f"{fault.tests} fails before anything is broken")
+            passed.add(fault.tests)
             path = folder / "mtlweights" / fault.file
             sound = path.read_text(encoding="utf-8")
             if fault.sound not in sound:

@@ -78,7 +78,12 @@ COLUMNS = [
         "two processes equal one, tasks missing on a rank, unequal batches; ranks bit-identical",
         ("distributed::equals_one_process_and_ranks_agree[{}]",),
     ),
-    Column("FSDP2", "two processes that hold shards equal one", ("sharded::equals_one_process[{}]",)),
+    Column(
+        "FSDP2",
+        "two processes that hold shards equal one, a batch a step and in windows",
+        ("sharded::equals_one_process[{}]", "sharded_loops::a_window_equals_one_process[{}]"),
+        ("sharded_loops::a_window_equals_one_process[{}]",),
+    ),
     Column(
         "checkpointing",
         "activations recomputed (non-reentrant) change nothing",
@@ -215,10 +220,10 @@ def said(action) -> str:
     return ""
 
 
-def under_shards(name: str, window: bool = False, gradients: str = "auto") -> str:
+def under_shards(name: str, gradients: str = "auto") -> str:
     """What FSDP2 with this strategy raises."""
     strategy = strategies.get(name)(3)
-    return said(lambda: sharded.check_fits(strategy, gradients, window or several(name)))
+    return said(lambda: sharded.check_fits(strategy, gradients))
 
 
 def step(wrapped: nn.Module, reentrant: bool = False, **options: str) -> None:
@@ -275,7 +280,6 @@ def refusals() -> dict[str, str]:
         "`join()` of DDP": said(joined),
         "tensor parallelism, per-task gradients": said(lambda: sharded.check_leaf(Parallel(linear.weight))),
         "FSDP2, `gradients='features'`": under_shards("mgda", gradients="features"),
-        "FSDP2, `accumulation='window'`": under_shards("mgda", window=True),
         "a window whose end nothing tells": said(lambda: step(linear, accumulation="window")),
     }
     found = {name: under_shards(name) for name in strategies.names()}
@@ -318,7 +322,7 @@ quoted below the table.
 
 ᵃ A step of this strategy is made of several batches: it always has a window, and there is no one big batch.
 Tested is that micro-batches fill its batches in turn, on a strategy made for that test, and that the Trainer,
-Accelerate and Lightning leave the parameters that a plain loop leaves.
+Accelerate, Lightning and FSDP2 leave the parameters that a plain loop leaves.
 
 ## Strategy by loop
 

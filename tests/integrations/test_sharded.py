@@ -78,7 +78,6 @@ def errors(rank):
     said = {}
     calls = {
         "graddrop": lambda m: Balancer("graddrop", names(3), m),
-        "window": lambda m: Balancer("mgda", names(3), m, accumulation="window", accumulation_steps=1),
         "features": lambda m: Balancer("mgda", names(3), m, gradients="features"),
         "missing": lambda m: Balancer("mgda", names(3), m),
     }
@@ -133,7 +132,6 @@ def test_what_shards_cannot_do_is_refused_and_leaves_the_model_usable(ranks):
     for rank in range(2):
         said = ranks[rank]["errors"]
         assert "GradDrop, which needs more than a Gramian" in said["graddrop"]
-        assert "accumulation='window' does not go with FSDP2" in said["window"]
         assert "gradients='features' does not go with FSDP2" in said["features"]
         assert "every rank needs a loss for the same tasks" in said["missing"]
         assert said["twice"][1] == pytest.approx(2 * said["twice"][0], rel=1e-5)

@@ -7,8 +7,8 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from mtlweights import Balancer
-from tests.integrations.test_sharded import shard
-from tests.integrations.tiny import on_ranks
+from tests.integrations.test_sharded import WORKS, shard
+from tests.integrations.tiny import SEVERAL, on_ranks
 from tests.toys import assert_same_state, batch, named, names
 
 NAMES = ["uw", "gradnorm", "mgda", "nash_mtl", "random"]
@@ -32,6 +32,26 @@ def accumulate(model, balancer, optimizer, rank=None):
             (balancer(losses) / 2).backward()
         optimizer.step()
     return full(model)
+
+
+def window(name, rank=None):
+    """Micro-batches of several sizes, unequal on the two ranks, weighted once per step."""
+    model = named() if rank is None else shard(named())
+    n = 3 if name in SEVERAL else 2
+    options = {"accumulation_steps": n} | ({} if name in SEVERAL else {"accumulation": "window"})
+    balancer = Balancer(name, names(3), model, **options)
+    optimizer, norms = torch.optim.SGD(model.parameters(), lr=0.05), []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        for k in range(n):
+            data = batch(12 + 4 * k, seed=10 * step + k)
+            mine = data if rank is None else [x.split((5, 7 + 4 * k))[rank] for x in data]
+            losses = model(mine, (0, 2) if step == 1 and k == 0 else None)
+            (balancer(losses, dict.fromkeys(losses, len(mine[0]))) / n).backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
+        norms.append(float(getattr(norm, "full_tensor", lambda norm=norm: norm)()))
+        optimizer.step()
+    return full(model), norms, balancer.state_dict()["strategy"]
 
 
 def train(model, balancer, optimizer, rank=None, start=0):
@@ -89,7 +109,7 @@ def in_backward(name, rank=None):
 
 
 def rank_main(rank, folder):
-    out = {}
+    out = {f"{name}/window": window(name, rank) for name in [*WORKS, *SEVERAL]}
     for name in NAMES:
         for case, run, options in (("sync", accumulate, {}), ("bf16", train, {"mp_policy": BF16})):
             model = shard(named(unused=False), **options)
@@ -108,6 +128,18 @@ def ranks(tmp_path_factory):
 def alone(name, run):
     model = named(unused=False)
     return run(model, Balancer(name, names(3), model), torch.optim.SGD(model.parameters(), lr=0.05))
+
+
+@pytest.mark.parametrize("name", [*WORKS, *SEVERAL])
+def test_a_window_equals_one_process(name, ranks):
+    expected, norms, state = window(name)
+    for rank in ranks:
+        found, theirs, other = rank[f"{name}/window"]
+        assert theirs == pytest.approx(norms, rel=1e-4)
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=2e-6)
+        for key, value in state.items():
+            torch.testing.assert_close(other[key].to(value), value, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
