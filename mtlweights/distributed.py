@@ -30,8 +30,8 @@ class Ranks:
             raise ValueError(
                 f"process_group should be a torch.distributed.ProcessGroup, found {type(group).__name__}."
             )
-        self.group = getattr(wrapper, "process_group", None) if group is None else group
-        self.wrapper = wrapper if hasattr(wrapper, "_join_config") else None
+        self.wrapper: Any = wrapper if hasattr(wrapper, "_join_config") else None  # DDP, also compiled
+        self.group = getattr(self.wrapper, "process_group", None) if group is None else group
 
     @property
     def number(self) -> int:
@@ -40,7 +40,7 @@ class Ranks:
 
     def check_join(self) -> None:
         """Raise ValueError inside DDP's ``join()``: a rank without input answers only DDP's own calls."""
-        if getattr(getattr(self.wrapper, "_join_config", None), "enable", False):
+        if self.wrapper is not None and self.wrapper._join_config.enable:
             raise ValueError(
                 "DistributedDataParallel.join() cannot be balanced: ranks that have run out of batches would "
                 "not take part. Give every rank the same number of batches (DistributedSampler, drop_last)."
