@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from mtlweights import Balancer, strategies
 from tests import works_with
 from tests.works_with import COLUMNS, FAILED, NOT_RUN, REFUSED, TICK
 
+pytestmark = pytest.mark.usefixtures("no_accelerator")  # a window whose end nothing tells is refused
 PAGE = Path(__file__).parents[1] / "docs" / "works_with.md"
 
 
