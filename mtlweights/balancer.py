@@ -241,7 +241,7 @@ class Balancer:
         these losses move at once.
         """
         self._owed.discard("after_step")
-        if type(self.strategy).after_step is Strategy.after_step:
+        if not self.wants_after_step:
             return
         self._commits.settle()
         with torch.no_grad():
@@ -250,6 +250,11 @@ class Balancer:
                 losses, counts = merge(losses)
             present, values, numbers = read_losses(self.tasks, losses, counts)
         self._state.learn(self._engine.after_step(present, values, numbers))
+
+    @property
+    def wants_after_step(self) -> bool:
+        """Whether :meth:`after_step` does anything: else its batches need not be kept."""
+        return type(self.strategy).after_step is not Strategy.after_step
 
     def validate(self, closure: Closure) -> None:
         """Give the strategy gradients of validation losses, if it wants them.

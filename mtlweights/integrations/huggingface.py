@@ -114,8 +114,9 @@ class MultiTaskTrainer(Trainer):
         tasks = () if self.balancer is None else self.balancer.tasks
         losses, counts = read(outputs, inputs, tasks)
         if model.training and self.balancer is not None:
-            before = self._batches if self.balancer.accumulation == "window" else []
-            self._batches = [*before, (model, inputs, counts)]
+            if self.balancer.wants_after_step:
+                before = self._batches if self.balancer.accumulation == "window" else []
+                self._batches = [*before, (model, inputs, counts)]
             wanted = self._held_out is not None and self.balancer.strategy.validation_rows
             if wanted and self.accelerator.sync_gradients:
                 self._validate(model)
