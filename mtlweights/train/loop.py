@@ -128,11 +128,12 @@ class Loop:
         """One pass over the training split; mean loss and mean weight per task."""
         losses = {task.name: Mean() for task in self.problem.tasks}
         weights: dict[str, Mean] = {}
-        parts: list[Any] = []  # batches of a window
+        whole = self.balancer.wants_after_step and self.balancer.accumulation == "window"
+        parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
         self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
         for index, batch in enumerate(self.loader):
-            parts = [*(parts if self.balancer.accumulation == "window" else []), batch]
+            parts = [*(parts if whole else []), batch]
             with self.accelerator.accumulate(self.model):
                 found = self._losses(batch)
                 if self.balancer.strategy.validation_rows and self.accelerator.sync_gradients:
