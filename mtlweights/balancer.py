@@ -27,7 +27,8 @@ from .distributed import Ranks
 from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
-from .gradients import Deferred, after_backward, full_precision, keep_compiled_graphs
+from .gradients import Found, after_backward, defer, full_precision, keep_compiled_graphs, refuse_transforms
+from .record import Leaves
 from .representation import Representation
 from .sharing import Shared, Sharing
 from .state import State
@@ -171,6 +172,7 @@ class Balancer:
         self, losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None, features: Tensor | None
     ) -> Tensor:
         present, values, numbers = read_losses(self.tasks, losses, counts)
+        refuse_transforms(values)
         if features is not None:
             self._engine.representation.tensor = features
         if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
@@ -183,13 +185,10 @@ class Balancer:
             self._begin(values)
             with full_precision(values[0].device):
                 return self._engine.scalar(present, values, numbers, self._backward_starts)
-        if self._engine.window is not None:
-            self._engine.window.closes()  # raises now where nothing tells
+        leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
         total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
-        anchor = torch.zeros((), device=total.device, requires_grad=True)
-        run = partial(self._run, present, values, numbers)
-        scalar: Tensor = Deferred.apply(anchor, total, run)  # type: ignore[no-untyped-call]
-        return scalar
+        run = partial(self._run, present, values, numbers, leaves)
+        return defer(total, run, leaves.graph, hang)
 
     def backward(
         self,
@@ -315,14 +314,23 @@ class Balancer:
         self._commits.begin(values, self._sharing)
 
     def _run(
-        self, present: list[int], values: list[Tensor], counts: list[Any], factor: Tensor, retain_graph: bool
-    ) -> None:
+        self,
+        present: list[int],
+        values: list[Tensor],
+        counts: list[Any],
+        leaves: Leaves,
+        factor: Tensor,
+        retain_graph: bool,
+    ) -> Found:
         self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
         with full_precision(values[0].device):
-            self._engine.write(Batch(present, values, counts, factor, keep), self._commits.propose)
-        self._commits.watch.mark()
+            found = self._engine.found(
+                Batch(present, values, counts, leaves, factor, keep), self._commits.propose
+            )
+        after_backward(self._commits.watch.mark)
+        return found
 
     def _backward_starts(self, step: Step) -> None:
         self._commits.propose(step)

@@ -1,11 +1,14 @@
 """Reductions over the ranks of a data-parallel run.
 
 The Gramian is that of the averaged rows: averaging local Gramians would drop the products between ranks
-and add the noise of each. All ranks see the same numbers, so all compute the same weights.
+and add the noise of each. All ranks see the same numbers, so all compute the same weights. Which task reaches
+which parameter travels along. Parameters outside the model go in a second collective, after the first has told
+that all ranks have met the same.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +17,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .gradients import Row
+from .gradients import Row, blank_shape, elements
+from .record import Leaves
+from .step import Batch, Step
+
+WIDE = (torch.float64, torch.complex128)
 
 
 class Ranks:
@@ -54,55 +61,89 @@ class Ranks:
         """A group belongs to its process: an unpickled balancer has the default group."""
         return Ranks, ()
 
-    def mean_losses(
-        self, losses: Sequence[Tensor], present: Sequence[int], counts: Sequence[Tensor | float], n_tasks: int
-    ) -> tuple[list[int], Tensor, Tensor]:
-        """Tasks present on any rank, their losses [m] averaged by count, and the total counts [m]."""
-        sums = _sums(losses, present, counts, n_tasks)
-        dist.all_reduce(sums, group=self.group)
-        anywhere = np.flatnonzero(sums[1].cpu().numpy() > 0).tolist()
-        total = sums[1, anywhere]
-        return anywhere, sums[0, anywhere] / total, total
+    def first(self, number: int) -> int:
+        """The first rank's number, on all ranks."""
+        if self.number == 1:
+            return number
+        found = [number]
+        source = 0 if self.group is None else dist.get_global_rank(self.group, 0)
+        dist.broadcast_object_list(found, source, self.group)
+        return found[0]
 
-    def mean_rows(
+    def mean_losses(
         self,
-        rows: Sequence[Row],
         losses: Sequence[Tensor],
         present: Sequence[int],
         counts: Sequence[Tensor | float],
-        params: Sequence[Tensor],
         n_tasks: int,
-    ) -> tuple[list[int], list[Row], Tensor, Tensor]:
-        """Average the rows by count over the ranks, in one collective.
+        leaves: Leaves | None = None,
+    ) -> Step:
+        """Losses averaged by count, of the tasks present on any rank; agrees on who reaches ``leaves``."""
+        sums = _sums(losses, present, counts, n_tasks)
+        n = 0 if leaves is None else leaves.inside
+        flags = sums.new_zeros(0, n_tasks) if leaves is None else _flags(leaves.here, n_tasks).to(sums)
+        packed = torch.cat([sums, flags[:n]]).flatten()
+        if leaves is not None:
+            packed = torch.cat([packed, _signature(leaves).to(packed)])
+        dist.all_reduce(packed, group=self.group)
+        sums = packed[: (2 + n) * n_tasks].view(-1, n_tasks)
+        host = sums[1:].cpu().numpy()
+        if leaves is not None:
+            self._check(packed[-4:])
+            rest = flags[n:].contiguous()
+            if len(rest):
+                dist.all_reduce(rest, group=self.group)
+            reached = np.concatenate([host[1:], rest.cpu().numpy()]) > 0
+            leaves.learn((reached @ (1 << np.arange(n_tasks, dtype=object))).tolist())
+        anywhere = np.flatnonzero(host[0] > 0).tolist()
+        total = sums[1, anywhere]
+        return Step(anywhere, sums[0, anywhere] / total, total)
 
-        A rank that lacks a task sends zeros with count 0; which task reaches which parameter travels along,
-        so that all ranks agree on it.
+    def mean_rows(
+        self, rows: Sequence[Row], batch: Batch, columns: Sequence[int], n_tasks: int, batches: int = 1
+    ) -> tuple[Step, list[Row]]:
+        """Average the rows over ``columns`` by count over the ranks, and agree on who reaches the leaves.
+
+        A rank that lacks a task sends zeros with count 0. Rows of task i in batch b are at i + b * n_tasks.
 
         Returns:
-            The tasks present on any rank, their rows, losses [m] and counts [m].
+            The losses and counts of the tasks present on any rank, and their rows.
         """
-        device, dtype = losses[0].device, torch.float32
-        if any(p.dtype == torch.float64 for p in params):
-            dtype = torch.float64
-        sizes = [p.numel() for p in params]
-        flat = torch.zeros(n_tasks, sum(sizes) + len(params) + 2, dtype=dtype, device=device)
-        for i, row, loss, count in zip(present, rows, losses, counts, strict=True):
-            for c, piece in enumerate(flat[i, : sum(sizes)].split(sizes)):
-                gradient, row[c] = row[c], None
-                if gradient is not None:
-                    dense = gradient.to_dense() if gradient.is_sparse else gradient
-                    piece.copy_(dense.reshape(-1)).mul_(count)
-                    flat[i, sum(sizes) + c] = 1
-            flat[i, -2], flat[i, -1] = loss.detach() * count, count
-        dist.all_reduce(flat, group=self.group)
-        tail = flat[:, sum(sizes) :].cpu().numpy()
-        anywhere = np.flatnonzero(tail[:, -1] > 0).tolist()
-        out: list[Row] = []
-        for i in anywhere:
-            pieces = flat[i, : sum(sizes)].div_(flat[i, -1]).split(sizes)
-            reached = tail[i, :-2] > 0
-            out.append([x.view_as(p) if r else None for x, p, r in zip(pieces, params, reached, strict=True)])
-        return anywhere, out, flat[anywhere, -2] / flat[anywhere, -1], flat[anywhere, -1]
+        leaves, inside = batch.leaves, batch.leaves.inside
+        parts = [
+            _Part(leaves, columns, range(inside)),
+            _Part(leaves, columns, range(inside, len(leaves.known))),
+        ]
+        dtype = torch.float64 if any(p.dtype in WIDE for p in leaves.params) else torch.float32
+        like = torch.zeros(n_tasks * batches, 6, dtype=dtype, device=batch.values[0].device)
+        for i, loss, count in zip(batch.present, batch.values, batch.counts, strict=True):
+            like[i, 0], like[i, 1] = loss.detach() * count, count
+        like[:, 2:] = _signature(leaves).to(like)
+        whole = torch.cat([parts[0].pack(rows, batch, like, n_tasks, self.number), like], 1)
+        dist.all_reduce(whole, group=self.group)
+        tail = whole[:, -6:]
+        self._check(tail[0, 2:])
+        flats = [whole, parts[1].pack(rows, batch, like, n_tasks, self.number)]
+        if parts[1].span:
+            dist.all_reduce(flats[1], group=self.group)
+        anywhere = np.flatnonzero(tail[:, 1].cpu().numpy() > 0).tolist()
+        found = [
+            part.unpack(flat, tail[:, 1], anywhere, self.number)
+            for part, flat in zip(parts, flats, strict=True)
+        ]
+        masks = [mask for part in parts for mask in part.masks(n_tasks)]
+        leaves.learn(masks)
+        out = [[*a, *b] for a, b in zip(found[0], found[1], strict=True)]
+        return Step(anywhere, tail[anywhere, 0] / tail[anywhere, 1], tail[anywhere, 1]), out
+
+    def _check(self, sums: Tensor) -> None:
+        """Raise ValueError, on every rank, if the ranks' signatures differ: n sum(x^2) > sum(x)^2."""
+        a, aa, b, bb = sums.tolist()
+        if self.number * aa != a * a or self.number * bb != b * b:
+            raise ValueError(
+                "The ranks have met different parameters outside the model: pass model= a module that holds "
+                "all that is trained (nn.ModuleList([encoder, losses])), the same on every rank."
+            )
 
     def add_grams(self, gram: Tensor, at: Sequence[int], m: int) -> Tensor:
         """The sum over the ranks of Gramians of their own tasks, which are ``at`` places of the m."""
@@ -112,16 +153,86 @@ class Ranks:
         dist.all_reduce(whole, group=self.group)
         return whole
 
-    def total(self, found: Row, params: Sequence[Tensor], reached: Sequence[bool]) -> None:
-        """Sum gradients over the ranks in place, in one collective; ``reached`` is the same on all ranks."""
-        columns = [k for k, r in enumerate(reached) if r]
-        parts = [torch.zeros_like(params[k]) if found[k] is None else found[k] for k in columns]
-        flat = torch.cat(
-            [x.to_dense().reshape(-1) if x.is_sparse else x.reshape(-1) for x in parts if x is not None]
-        )
+    def total(self, found: Row, leaves: Leaves) -> None:
+        """Sum gradients over the ranks in place, in one collective, where any rank was agreed to have one."""
+        columns = [k for k, tasks in enumerate(leaves.here) if tasks]
+        shapes = [blank_shape(leaves.params[k]) for k in columns]
+        parts = [
+            torch.zeros(s) if found[k] is None else found[k] for k, s in zip(columns, shapes, strict=True)
+        ]
+        device, dtype = leaves.params[0].device, torch.float32
+        if any(p.dtype in WIDE for p in leaves.params):
+            dtype = torch.float64
+        thin = torch.tensor([float(x.is_sparse) for x in parts])
+        dense = [(x.to_dense() if x.is_sparse else x).reshape(-1).to(device, dtype) for x in [*parts, thin]]
+        flat = torch.cat(dense)
         dist.all_reduce(flat, group=self.group)
-        for k, piece in zip(columns, flat.split([params[k].numel() for k in columns]), strict=True):
-            found[k] = piece.view_as(params[k])
+        *pieces, thin = flat.split([x.numel() for x in dense])
+        for k, piece, shape, sparse in zip(columns, pieces, shapes, thin.tolist(), strict=True):
+            found[k] = piece.view(shape).to_sparse(1) if sparse else piece.view(shape)
+
+
+class _Part:
+    """The leaves ``span`` of a collective: their elements per row, then a flag for each.
+
+    A flag is 1 where a rank's task reaches the parameter, and more than the number of ranks where its gradient
+    is sparse.
+    """
+
+    def __init__(self, leaves: Leaves, columns: Sequence[int], span: range) -> None:
+        self.leaves, self.span = leaves, span
+        self.at = [(k, c) for k, c in enumerate(columns) if c in span]  # place in a row, leaf
+        self.sizes = [elements(leaves.params[c]) for _, c in self.at]
+        self.flags = np.zeros((0, len(span)))
+
+    def pack(self, rows: Sequence[Row], batch: Batch, like: Tensor, n_tasks: int, ranks: int) -> Tensor:
+        """Rows times their counts, taken out of ``rows``, and flags: [places, elements + leaves]."""
+        whole = like.new_zeros(len(like), sum(self.sizes) + len(self.span))
+        for i, row, count in zip(batch.present, rows, batch.counts, strict=True):
+            flags = [float(self.leaves.here[c] >> i % n_tasks & 1) for c in self.span]
+            pieces = whole[i, : sum(self.sizes)].split(self.sizes)
+            for (k, c), piece in zip(self.at, pieces, strict=True):
+                gradient, row[k] = row[k], None
+                flags[c - self.span.start] = 0.0 if gradient is None else 1.0
+                if gradient is not None:
+                    flags[c - self.span.start] += ranks * gradient.is_sparse
+                    dense = gradient.to_dense() if gradient.is_sparse else gradient
+                    piece.copy_(dense.reshape(-1)).mul_(count)
+            whole[i, sum(self.sizes) :] = whole.new_tensor(flags)
+        return whole
+
+    def unpack(self, whole: Tensor, counts: Tensor, anywhere: list[int], ranks: int) -> list[Row]:
+        """The averaged rows of the places ``anywhere``."""
+        n = sum(self.sizes)
+        self.flags = whole[:, n : n + len(self.span)].cpu().numpy()
+        out: list[Row] = []
+        for i in anywhere:
+            row: Row = []
+            for (_, c), piece in zip(self.at, whole[i, :n].div_(counts[i]).split(self.sizes), strict=True):
+                flag = self.flags[i, c - self.span.start]
+                shaped = piece.view(blank_shape(self.leaves.params[c]))
+                row.append(None if not flag else shaped.to_sparse(1) if flag > ranks else shaped)
+            out.append(row)
+        return out
+
+    def masks(self, n_tasks: int) -> list[int]:
+        """The tasks that reach each leaf, bit i for task i."""
+        return [
+            sum({1 << int(i) % n_tasks for i in np.flatnonzero(self.flags[:, k])})
+            for k in range(len(self.span))
+        ]
+
+
+def _signature(leaves: Leaves) -> Tensor:
+    """Four small numbers [4] that are alike, with their squares, if the ranks' leaves outside the model are."""
+    shapes = [tuple(p.shape) for p in leaves.params[leaves.inside :]]
+    a, b = len(shapes) % 509, zlib.crc32(str(shapes).encode()) % 509
+    return torch.tensor([a, a * a, b, b * b])
+
+
+def _flags(masks: Sequence[int], n_tasks: int) -> Tensor:
+    """Bits as numbers [n, T]."""
+    return torch.tensor([[mask >> i & 1 for i in range(n_tasks)] for mask in masks]).view(-1, n_tasks)
 
 
 def _sums(

@@ -1,13 +1,13 @@
-"""One training step: from losses to weights to ``.grad``.
+"""One training step: from losses to weights to gradients.
 
 Two ways. A LossStrategy returns a scalar whose backward is the user's own, once, each loss weighted
-(:meth:`Engine.scalar`). Everything else works on per-task rows and writes ``.grad`` (:meth:`Engine.write`).
+(:meth:`Engine.scalar`). Everything else works on per-task rows (:meth:`Engine.found`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from . import gradients, sharded, writing
 from .distributed import Ranks
-from .gathering import Gatherer
+from .gathering import Gatherer, reached
+from .gradients import Found
+from .record import Leaves
 from .representation import Representation
 from .sharing import Sharing
 from .step import Batch, Step
@@ -25,7 +27,7 @@ from .validation import Validation
 from .weighing import Weigher
 from .window import Window
 
-Weighed = tuple[Step, Callable[[], None]]
+Weighed = tuple[Step, Callable[[], Found]]
 
 
 @dataclass
@@ -78,36 +80,50 @@ class Engine:
         )
         return scalar
 
-    def write(self, batch: Batch, decided: Callable[[Step], None]) -> None:
-        """Weigh, and add the step's gradient, times the incoming factor, to every ``.grad``.
+    def meet(self, present: list[int], values: list[Tensor]) -> tuple[Leaves, list[Tensor]]:
+        """The leaves of these losses, and those the scalar is to hang on.
 
-        ``decided(step)`` is called in between: an optimizer may step as soon as its parameter has a gradient.
-        Inside an accumulation window nothing is decided yet, and nothing written.
+        In an open window, which gives no gradient yet, not those with hooks: they would be called with None.
         """
-        found = self._weigh(batch)
-        if found is not None:
-            step, write = found
-            decided(step)
-            write()
+        alone = self.ranks.number == 1 and self.ranks.wrapper is None and not self.sharing.sharded
+        leaves = self.sharing.meet(present, values, everywhere=self.ranks.number > 1)
+        if not alone:
+            return leaves, []
+        if self.window is None:
+            return leaves, leaves.params
+        every = {id(param): param for param in [*leaves.params, *self.window.params()]}
+        closes = self.window.closes()
+        return leaves, [p for p in every.values() if closes or not p._backward_hooks]
+
+    def found(self, batch: Batch, decided: Callable[[Step], None]) -> Found:
+        """Weigh: the step's gradients, times the incoming factor.
+
+        ``decided(step)`` is called before the last pass: an optimizer may step as soon as its parameter has a
+        gradient. Inside an accumulation window nothing is decided yet, and nothing found.
+        """
+        weighed = self._weigh(batch)
+        if weighed is None:
+            return []
+        step, write = weighed
+        decided(step)
+        return write()
 
     def _weigh(self, batch: Batch) -> Weighed | None:
-        """The step, and what writes its gradient."""
-        self.sharing.meet(batch.present, batch.values)
-        columns = self.sharing.trainable()
+        """The step, and what finds its gradients."""
         if self.sharing.sharded:
-            return self._by_shards(batch, columns)
-        if self._rows_due(batch.present):
-            if self._last_layer_suffices(batch.present):
-                return self._measured_only(batch, columns)
+            return self._by_shards(batch)
+        if self._rows_due(batch):
+            if self._last_layer_suffices(batch):
+                return self._measured_only(batch)
             if self.gatherer.mode == "features":
-                return self._by_features(batch, columns)
-            return self._by_rows(batch, columns)
-        step = self.weigher.step(batch.present, batch.values, batch.counts)
+                return self._by_features(batch)
+            return self._by_rows(batch)
+        step = self.weigher.step(batch.present, batch.values, batch.counts, batch.leaves)
         if isinstance(self.weigher.strategy, LossStrategy):
             self.weigher.combine(step)
         else:
             self.weigher.hold(step, batch.factor)
-        return step, partial(writing.spread, self.ranks, self.sharing, step, batch, columns)
+        return step, partial(writing.spread, self.ranks, step, batch)
 
     def after_step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
         """Give the strategy the losses after the optimizer step, averaged over the ranks."""
@@ -117,106 +133,97 @@ class Engine:
 
     # which way --------------------------------------------------------------------------------------------
 
-    def _tasks(self, present: list[int]) -> list[int]:
-        """The tasks a choice of way may look at: under DDP all ranks must choose alike, so all."""
-        return present if self.ranks.number == 1 else list(range(self.weigher.strategy.n_tasks))
+    def _known(self, batch: Batch) -> bool:
+        """What the tasks at hand reach is known: at once on one rank; under DDP, where all ranks must choose
+        alike, once all tasks were agreed on.
+        """
+        tasks = batch.present if self.ranks.number == 1 else list(range(self.weigher.strategy.n_tasks))
+        return bool(batch.leaves.reach[tasks].any(1).all())
 
-    def _known(self, present: list[int]) -> bool:
-        """Rows have shown what these tasks reach."""
-        return bool(self.sharing.reach[self._tasks(present)].any(1).all())
-
-    def _rows_due(self, present: list[int]) -> bool:
+    def _rows_due(self, batch: Batch) -> bool:
         """Rows are needed now: always, but for held weights and for a LossStrategy with plain heads."""
-        weigher, tasks = self.weigher, self._tasks(present)
-        if self.window is not None or not self._known(present):
+        weigher = self.weigher
+        if self.window is not None or not self._known(batch):
             return True
         if isinstance(weigher.strategy, LossStrategy):
             return False
+        tasks = batch.present if self.ranks.number == 1 else list(range(weigher.strategy.n_tasks))
         held = weigher.every > 1 and not bool(weigher.state.held[:, tasks].isnan().any())
         return not held or int(weigher.strategy.step) % weigher.every == 0
 
-    def _last_layer_suffices(self, present: list[int]) -> bool:
+    def _last_layer_suffices(self, batch: Batch) -> bool:
         """Rows over one layer, then one weighted pass, cost less than rows over everything."""
         last = self.weigher.strategy.measured_at == "last_shared"
-        return last and self.window is None and self._known(present) and not self.validation.waits
+        return last and self.window is None and self._known(batch) and not self.validation.waits
+
+    def _measured(self, leaves: Leaves, present: list[int]) -> list[int]:
+        return self.sharing.measured(leaves, self.weigher.strategy.measured_at, present, self.ranks.first)
 
     # with rows --------------------------------------------------------------------------------------------
 
-    def _by_rows(self, batch: Batch, columns: list[int]) -> Weighed | None:
+    def _by_rows(self, batch: Batch) -> Weighed | None:
         """Every task's gradient in full; the step's gradient is made of them."""
-        gathered = self.gatherer.gather(batch, columns, batch.retain_graph)
+        gathered = self.gatherer.gather(batch, list(range(len(batch.leaves.params))), batch.retain_graph)
         if gathered is None:
             return None
-        step, rows, factor = gathered
-        params = [self.sharing.params[c] for c in columns]
-        self.sharing.update(step.present, rows[: len(step.present)], columns)
+        step, rows, factor, leaves = gathered
         pieces: dict[int, Tensor] = {}
         if isinstance(self.weigher.strategy, LossStrategy):
             self.weigher.combine(step)
         else:
-            measured = self.sharing.measured(self.weigher.strategy.measured_at, step.present)
-            place = {c: k for k, c in enumerate(columns)}
-            at = [place[c] for c in measured]
+            at, params = self._measured(leaves, step.present), leaves.params
             if isinstance(self.weigher.strategy, JacobianStrategy):
-                names = [self.sharing.names[c] for c in columns]
-                pieces = self.weigher.direct(step, rows, at, params, factor, names)
+                pieces = self.weigher.direct(step, rows, at, params, factor, leaves.names)
             else:
                 extra, losses = self.validation.take(self.weigher.index(step), rows, params, factor)
                 self.weigher.solve(step, gradients.gramian([*rows, *extra], at), factor, losses)
-        return step, partial(writing.combine, self.sharing, step, rows, columns, pieces)
+        return step, partial(writing.combine, leaves, step, rows, pieces)
 
-    def _by_shards(self, batch: Batch, columns: list[int]) -> Weighed | None:
+    def _by_shards(self, batch: Batch) -> Weighed | None:
         """This rank's part of every row (FSDP2), whose Gramians add up."""
-        strategy, model = self.weigher.strategy, self.sharing.model
+        strategy, model, leaves = self.weigher.strategy, self.sharing.model, batch.leaves
         assert model is not None
         sharded.check_fits(strategy, self.gatherer.mode)
         sharded.check_present(batch.present, strategy.n_tasks, batch.values[0], self.ranks)
         step = self.weigher.step(batch.present, batch.values, batch.counts)
-        params = [self.sharing.params[c] for c in columns]
-        sharded.check_mesh(params[0], self.ranks)
+        sharded.check_mesh(leaves.params[0], self.ranks)
         shares = writing.shares(step, batch.present, batch.counts)
         seeds = [batch.factor * share * self.ranks.number for share in shares]
-        due, factor = self._rows_due(batch.present), batch.factor
-        rows = sharded.rows(model, batch.values, params, seeds, batch.retain_graph)
+        due, factor = self._rows_due(batch), batch.factor
+        rows = sharded.rows(model, batch.values, leaves.params, seeds, batch.retain_graph)
         if self.window is not None:  # of rows that are averaged over the ranks already
-            gathered = self.gatherer.keep(
-                Batch(step.present, list(step.losses), list(step.items()), factor), rows
-            )
+            whole = replace(batch, present=step.present, values=list(step.losses), counts=list(step.items()))
+            gathered = self.gatherer.keep(whole, rows, averaged=True)
             if gathered is None:
                 return None
-            step, rows, factor = gathered
-        self.sharing.update(step.present, rows[: len(step.present)], columns)
+            step, rows, factor, leaves = gathered
+        else:
+            leaves.learn(reached(step.present, rows))
         if isinstance(strategy, LossStrategy):
             self.weigher.combine(step)
         elif due:
-            measured = self.sharing.measured(strategy.measured_at, step.present)
-            gram = gradients.gramian(rows, [columns.index(c) for c in measured])
-            self.weigher.solve(step, sharded.add_grams(gram, params[0]), factor)
+            gram = gradients.gramian(rows, self._measured(leaves, step.present))
+            self.weigher.solve(step, sharded.add_grams(gram, leaves.params[0]), factor)
         else:
             self.weigher.hold(step, factor)
-        return step, partial(writing.combine, self.sharing, step, rows, columns, {})
+        return step, partial(writing.combine, leaves, step, rows, {})
 
-    def _measured_only(self, batch: Batch, columns: list[int]) -> Weighed:
+    def _measured_only(self, batch: Batch) -> Weighed:
         """Rows over the measured layer alone, then the weighted pass."""
-        measured = self.sharing.measured(self.weigher.strategy.measured_at, batch.present)
+        measured = self._measured(batch.leaves, batch.present)
         gathered = self.gatherer.gather(batch, measured, retain_graph=True)
         assert gathered is not None
-        step, rows, factor = gathered
-        gram = gradients.gramian(rows, range(len(measured)))
-        self.weigher.solve(step, gram, factor)
-        return step, partial(writing.spread, self.ranks, self.sharing, step, batch, columns)
+        step, rows, factor, _ = gathered
+        self.weigher.solve(step, gradients.gramian(rows, range(len(measured))), factor)
+        return step, partial(writing.spread, self.ranks, step, batch)
 
-    def _by_features(self, batch: Batch, columns: list[int]) -> Weighed:
+    def _by_features(self, batch: Batch) -> Weighed:
         """Rows at the representation alone, then the weighted pass.
 
         The samples of two ranks have no element of it in common: their Gramians add up.
         """
         z = self.representation.take()
-        if not self._known(batch.present):
-            gathered = self.gatherer.gather(batch, columns, retain_graph=True)
-            assert gathered is not None
-            self.sharing.update(gathered[0].present, gathered[1], columns)
-        step = self.weigher.step(batch.present, batch.values, batch.counts)
+        step = self.weigher.step(batch.present, batch.values, batch.counts, batch.leaves)
         rows = gradients.rows(batch.values, [z], batch.factor, retain_graph=True)
         for i, row in zip(batch.present, rows, strict=True):
             if row[0] is None:
@@ -230,4 +237,4 @@ class Engine:
             at = [step.present.index(i) for i in batch.present]
             gram = self.ranks.add_grams(gram * shares * shares[:, None], at, len(step.present))
         self.weigher.solve(step, gram, batch.factor)
-        return step, partial(writing.spread, self.ranks, self.sharing, step, batch, columns)
+        return step, partial(writing.spread, self.ranks, step, batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import gradients
 from .engine import Engine
 from .strategies import JacobianStrategy, LossStrategy
 
@@ -22,21 +23,23 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
         each = "one backward pass per task through its head, and one weighted pass"
     often = f"{each} every {every} steps, one in all between" if every > 1 else each
     lines.append(f"Per step: {often if rows else 'one backward pass, and one into each head'}.")
-    times, sizes = sharing.reach.sum(0), [p.numel() for p in sharing.params]
+    leaves = sharing.everything()
+    reach, names, sizes = leaves.reach, leaves.names, [p.numel() for p in leaves.params]
+    times = reach.sum(0)
     if not times.any():
         return "\n".join([*lines, "What is shared is found at the first backward."])
     shared = [c for c in range(len(sizes)) if times[c] >= 2]
-    lines.append(_line("Shared", shared, sharing.names, sizes))
+    lines.append(_line("Shared", shared, names, sizes))
     for i, task in enumerate(tasks):
-        own = [c for c in range(len(sizes)) if times[c] == 1 and sharing.reach[i, c]]
-        lines.append(_line(f"Only {task}", own, sharing.names, sizes))
-    unreached = [c for c in sharing.trainable() if not times[c]]
+        own = [c for c in range(len(sizes)) if times[c] == 1 and reach[i, c]]
+        lines.append(_line(f"Only {task}", own, names, sizes))
+    unreached = [c for c in range(len(sizes)) if not times[c]]
     if unreached:
-        lines.append(_line("Reached by no loss so far", unreached, sharing.names, sizes))
+        lines.append(_line("Reached by no loss so far", unreached, names, sizes))
     if rows:
         if strategy.measured_at != "shared" or sharing.shared != "auto":
-            where = sharing.measured(strategy.measured_at, range(len(tasks)))
-            lines.append(_line("Gradients measured on", where, sharing.names, sizes))
+            measured, counted = zip(*sharing.where, strict=True)
+            lines.append(_line("Gradients measured on", range(len(measured)), measured, counted))
         lines += _memory(engine)
     heads = "their own plain gradient" if plain else "their task's weight"
     return "\n".join([*lines, f"Parameters of one task get {heads}."])
@@ -47,17 +50,18 @@ def _memory(engine: Engine) -> list[str]:
     sharing, kept = engine.sharing, engine.gatherer.factored
     if engine.gatherer.mode == "features":
         return ["Memory above plain training: one gradient of the representation per task."]
-    lines, times = [], sharing.reach.sum(0)
-    sizes = [p.numel() for p in sharing.params]
+    leaves, lines = sharing.everything(), []
+    sizes = [gradients.elements(p) for p in leaves.params]
     if kept:
-        lines.append(_line("Never formed per task, kept as factors", sorted(kept), sharing.names, sizes))
+        where = [c for c, name in enumerate(leaves.names) if name in kept]
+        lines.append(_line("Never formed per task, kept as factors", where, leaves.names, sizes))
     elif engine.gatherer.mode == "gramian":
         lines.append(
             "No gradient is kept as factors: no linear layer or embedding, or several batches or ranks."
         )
-    bytes_ = sum(
-        int(times[c]) * kept.get(c, sizes[c]) * sharing.params[c].element_size() for c in sharing.trainable()
-    )
+    each = [kept.get(name, size) for name, size in zip(leaves.names, sizes, strict=True)]
+    times = leaves.reach.sum(0).tolist()
+    bytes_ = sum(n * k * p.element_size() for n, k, p in zip(times, each, leaves.params, strict=True))
     return [*lines, f"Memory above plain training: {bytes_ / 2**20:.1f} MiB, a gradient per task."]
 
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import graph
-from .graph import Use
+from .graph import Graph, Use, uses
 from .inner import inner
 
 Weight = float | Tensor
@@ -40,19 +39,19 @@ class Product:
         return _form(self.weight, self.uses, self.outputs)
 
 
-def plan(losses: Sequence[Tensor], params: Sequence[Tensor], all_of_them: bool) -> dict[int, list[Use]]:
+def plan(graph: Graph, n_tasks: int, params: Sequence[Tensor], all_of_them: bool) -> dict[int, list[Use]]:
     """The weights whose gradients stay factors, by place in ``params``.
 
     Args:
-        losses: one per task.
+        graph: of the losses of ``n_tasks`` tasks.
         params: where gradients are wanted.
         all_of_them: also where they are slower than a row, but smaller.
     """
-    if any(loss.device.type == "mps" for loss in losses):  # no float64
+    if any(param.device.type == "mps" for param in params):  # no float64
         return {}
-    found = graph.uses(losses, params)
+    found = uses(graph, params)
     small = {k: all_of_them and elements(params[k], u) < params[k].numel() for k, u in found.items()}
-    return {k: u for k, u in found.items() if small[k] or _faster(params[k], u, len(losses))}
+    return {k: u for k, u in found.items() if small[k] or _faster(params[k], u, n_tasks)}
 
 
 def elements(weight: Tensor, uses: Sequence[Use]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -9,11 +10,14 @@ from torch import Tensor
 from . import factors, gradients
 from .gradients import Row
 from .graph import Use
+from .record import Leaves
 from .sharing import Sharing
 from .step import Batch, Step
 from .strategies import GramStrategy
 from .weighing import Weigher
 from .window import Window, unstack
+
+Gathered = tuple[Step, list[Row], Tensor, Leaves]
 
 
 @dataclass
@@ -24,57 +28,72 @@ class Gatherer:
     sharing: Sharing
     window: Window | None
     mode: str  #: "auto", "rows", "features" or "gramian"
-    factored: dict[int, int] = field(default_factory=dict)  #: column -> elements per task, instead of a row
+    factored: dict[str, int] = field(
+        default_factory=dict
+    )  #: parameter -> elements per task, instead of a row
 
-    def gather(
-        self, batch: Batch, columns: list[int], retain_graph: bool
-    ) -> tuple[Step, list[Row], Tensor] | None:
-        """The rows of all tasks present on any rank, averaged, and their factor.
+    def gather(self, batch: Batch, columns: list[int], retain_graph: bool) -> Gathered | None:
+        """The rows over ``columns`` of all tasks present on any rank, averaged, and their factor and leaves.
 
         None in an open window, or if no task has a row in each of the window's batches.
         """
-        params = [self.sharing.params[c] for c in columns]
-        plan = self._plan(batch.values, params)
-        self.factored = {columns[k]: factors.elements(params[k], uses) for k, uses in plan.items()}
+        params = [batch.leaves.params[c] for c in columns]
+        plan = self._plan(batch, params)
+        names = batch.leaves.names
+        self.factored = {names[columns[k]]: factors.elements(params[k], uses) for k, uses in plan.items()}
         rows = gradients.rows(batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan)
         if self.window is not None:
-            return self.keep(batch, rows, params)
-        if self.weigher.ranks.number == 1:
-            return self.weigher.step(batch.present, batch.values, batch.counts), rows, batch.factor
-        return (*self._average(batch, rows, params), batch.factor)
+            return self.keep(batch, rows)
+        if self.weigher.ranks.number > 1:
+            step, rows = self._average(batch, rows, columns)
+        else:
+            step = self.weigher.step(batch.present, batch.values, batch.counts)
+        return step, rows, batch.factor, batch.leaves
 
-    def keep(
-        self, batch: Batch, rows: list[Row], params: list[Tensor] | None = None
-    ) -> tuple[Step, list[Row], Tensor] | None:
+    def keep(self, batch: Batch, rows: list[Row], averaged: bool = False) -> Gathered | None:
         """Add the rows of a micro-batch to the window; those of all of it when it closes, else None.
 
-        They are averaged over the ranks then, but without ``params``: each micro-batch's were.
+        They are averaged over the ranks then, unless each micro-batch's were.
         """
         assert self.window is not None
         closes = self.window.closes()
         self.window.add(batch, rows)
         if not closes:
             return None
-        batch, rows = self.window.take()
-        if params is None or self.weigher.ranks.number == 1:
-            step = self.weigher.alone(batch.present, batch.values, batch.counts)
-        else:
-            step, rows = self._average(batch, rows, params)
+        several = self.weigher.ranks.number > 1
+        params = self.window.params()
+        leaves = self.sharing.arrange(self.sharing.record.everything(params) if several else params)
+        batch, rows = self.window.take(leaves)
         n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
+        here = reached([i % n_tasks for i in batch.present], rows)
+        leaves.here = here
+        if several and not averaged:
+            step, rows = self._average(batch, rows, list(range(len(leaves.params))))
+        else:
+            leaves.learn(here)
+            step = self.weigher.alone(batch.present, batch.values, batch.counts)
         stacked = (step, rows) if k == 1 else unstack(step, rows, k, n_tasks)
-        return None if stacked is None else (*stacked, batch.factor)
+        return None if stacked is None else (*stacked, batch.factor, leaves)
 
-    def _average(self, batch: Batch, rows: list[Row], params: list[Tensor]) -> tuple[Step, list[Row]]:
-        places = self.weigher.strategy.n_tasks * self.weigher.batches
-        found = self.weigher.ranks.mean_rows(rows, batch.values, batch.present, batch.counts, params, places)
-        present, rows, losses, counts = found
-        return Step(present, losses, counts), rows
+    def _average(self, batch: Batch, rows: list[Row], columns: list[int]) -> tuple[Step, list[Row]]:
+        weigher = self.weigher
+        return weigher.ranks.mean_rows(rows, batch, columns, weigher.strategy.n_tasks, weigher.batches)
 
-    def _plan(self, values: list[Tensor], params: list[Tensor]) -> dict[int, list[Use]]:
+    def _plan(self, batch: Batch, params: list[Tensor]) -> dict[int, list[Use]]:
         """The weights whose gradients can and should stay factors."""
-        strategy = self.weigher.strategy
+        strategy, graph = self.weigher.strategy, batch.leaves.graph
         gramian = isinstance(strategy, GramStrategy) and not strategy.validation_rows
         alone = self.window is None and self.weigher.ranks.number == 1
-        if not (gramian and alone) or self.sharing.compiled or self.mode in ("rows", "features"):
+        if graph is None or graph.compiled or not (gramian and alone) or self.mode in ("rows", "features"):
             return {}
-        return factors.plan(values, params, self.mode == "gramian")
+        return factors.plan(graph, len(batch.values), params, self.mode == "gramian")
+
+
+def reached(present: Sequence[int], rows: Sequence[Row]) -> list[int]:
+    """For each parameter the tasks that have a row there, bit i for task i."""
+    masks = [0] * len(rows[0])
+    for i, row in zip(present, rows, strict=True):
+        for k, gradient in enumerate(row):
+            if gradient is not None:
+                masks[k] |= 1 << i
+    return masks

@@ -2,11 +2,12 @@
 
 Letters: T tasks, m <= T present, n parameters, P their elements. A *row* is one task's gradient, held as
 one tensor (or None: not reached) per parameter, so no row is ever copied into a flat vector unless a
-JacobianStrategy asks for it.
+JacobianStrategy asks for it. A complex parameter is two real ones, its gradient [..., 2].
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +18,12 @@ from torch.autograd.graph import GradientEdge
 
 from . import factors
 from .factors import Product, Weight
-from .graph import Use
+from .graph import Graph, Use, unhooked
 from .inner import BLOCK, inner
 
 Row = list[Any]  # per parameter a Tensor, a Product, or None
+Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
+Run = Callable[[Tensor, bool], Found]
 
 
 def rows(
@@ -47,9 +50,12 @@ def rows(
         keep = retain_graph or i != alive[-1]
         seed = factor.to(losses[i].device, losses[i].dtype)
         inputs: Any = [*wanted, *edges]
-        grads = torch.autograd.grad(losses[i], inputs, seed, retain_graph=keep, allow_unused=True)
+        if not inputs:
+            continue
+        with unhooked(wanted):
+            grads = torch.autograd.grad(losses[i], inputs, seed, retain_graph=keep, allow_unused=True)
         for k, gradient in zip(whole, grads, strict=False):
-            out[i][k] = gradient
+            out[i][k] = _real(gradient)
         outputs = iter(grads[len(whole) :])
         for k, uses in kept.items():
             product = Product(params[k], uses, [next(outputs) for _ in uses])
@@ -70,10 +76,32 @@ def weighted_pass(
     if not alive or not params:
         return [None] * len(params)
     seeds = [(factor * w).to(loss.device, loss.dtype) for loss, w in alive]
-    grads = torch.autograd.grad(
-        [loss for loss, _ in alive], params, seeds, retain_graph=retain_graph, allow_unused=True
-    )
-    return list(grads)
+    with unhooked(params):
+        grads = torch.autograd.grad(
+            [loss for loss, _ in alive], params, seeds, retain_graph=retain_graph, allow_unused=True
+        )
+    return [_real(gradient) for gradient in grads]
+
+
+def _real(gradient: Tensor | None) -> Tensor | None:
+    """A complex gradient as a real one [..., 2]: the inner products and combinations are those of the reals."""
+    if gradient is None or not gradient.is_complex():
+        return gradient
+    return torch.view_as_real(gradient.resolve_conj())
+
+
+def blank(param: Tensor) -> Tensor:
+    """Zeros, as a dense gradient in the parameter."""
+    zeros = torch.zeros_like(param, layout=torch.strided)
+    return torch.view_as_real(zeros) if zeros.is_complex() else zeros
+
+
+def as_gradient(param: Tensor, gradient: Tensor) -> Tensor:
+    """What a parameter's ``.grad`` takes: of its type and shape, complex where it is."""
+    if not param.is_complex():
+        return gradient.to(param.dtype)
+    parts = gradient.reshape(*param.shape, 2).to(param.real.dtype).contiguous()
+    return torch.view_as_complex(parts)
 
 
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
@@ -112,13 +140,35 @@ def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
 
 def jacobian(rows: Sequence[Row], columns: Sequence[int], params: Sequence[Tensor]) -> Tensor:
     """The rows over the parameters ``columns`` as one matrix [m, P], zero where not reached."""
-    return torch.stack([torch.cat([_flat(row[c], params[c]) for c in columns]) for row in rows])
+    like = {c: blank(params[c]) for c in columns}
+    return torch.stack([torch.cat([_flat(row[c], like[c]) for c in columns]) for row in rows])
 
 
-def unflatten(direction: Tensor, columns: Sequence[int], params: Sequence[Tensor]) -> dict[int, Tensor]:
-    """Cut a direction [P] back into one tensor per parameter."""
-    pieces = direction.split([params[c].numel() for c in columns])
-    return {c: piece.view_as(params[c]) for c, piece in zip(columns, pieces, strict=True)}
+def unflatten(
+    direction: Tensor, columns: Sequence[int], params: Sequence[Tensor], sparse: Sequence[bool]
+) -> dict[int, Tensor]:
+    """Cut a direction [P] back into one tensor per parameter, sparse in its rows where ``sparse``."""
+    pieces = direction.split([elements(params[c]) for c in columns])
+    shaped = [piece.view(blank_shape(params[c])) for c, piece in zip(columns, pieces, strict=True)]
+    return {
+        c: piece.to_sparse(1) if thin else piece
+        for c, piece, thin in zip(columns, shaped, sparse, strict=True)
+    }
+
+
+def elements(param: Tensor) -> int:
+    """Real numbers in the parameter."""
+    return param.numel() * (2 if param.is_complex() else 1)
+
+
+def blank_shape(param: Tensor) -> tuple[int, ...]:
+    """The shape of its gradient in a row."""
+    return (*param.shape, 2) if param.is_complex() else tuple(param.shape)
+
+
+def is_sparse(rows: Sequence[Row], column: int) -> bool:
+    """A row is sparse in this parameter, so its gradient is to be."""
+    return any(isinstance(row[column], Tensor) and row[column].is_sparse for row in rows)
 
 
 def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight]) -> Tensor | None:
@@ -147,18 +197,21 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight]) -> Tens
 
 
 def accumulate(param: Tensor, gradient: Tensor | None) -> None:
-    """Add to ``param.grad``, and call what waits for it there, as a backward pass would."""
+    """Add to ``param.grad``, and call what waits for it, as a backward pass through the leaf would."""
     if gradient is None:
         return
-    gradient = gradient.to(param.dtype)
+    gradient = as_gradient(param, gradient)
+    for hook in list((param._backward_hooks or {}).values()):
+        changed = hook(gradient)
+        gradient = gradient if changed is None else changed
     if param.grad is None:
         param.grad = gradient
     elif gradient.is_sparse:
         param.grad = param.grad + gradient
     else:
         param.grad.add_(gradient)
-    for hook in (getattr(param, "_post_accumulate_grad_hooks", None) or {}).values():
-        hook(param)
+    for waiting in (getattr(param, "_post_accumulate_grad_hooks", None) or {}).values():
+        waiting(param)
 
 
 def differentiate(
@@ -208,6 +261,15 @@ def keep_compiled_graphs() -> None:
             cache.cache_key_tag = f"{cache.cache_key_tag} buffers kept"
 
 
+def refuse_transforms(losses: Sequence[Tensor]) -> None:
+    """Raise ValueError for losses inside ``torch.func``'s grad, vmap and the like."""
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(loss) for loss in losses):
+        raise ValueError(
+            "A loss comes from inside a torch.func transform (grad, vmap, jacrev ...), which cannot go through a "
+            "balancer: take the losses' gradients there, or call the balancer outside of it."
+        )
+
+
 def _refuse_create_graph() -> None:
     if torch.is_grad_enabled():
         raise RuntimeError(
@@ -236,28 +298,71 @@ class Weighted(torch.autograd.Function):
 
 
 class Deferred(torch.autograd.Function):
-    """The scalar of every other strategy: its backward writes the model's ``.grad`` itself.
+    """The scalar of every other strategy: a function of the leaves, whose gradients ``run`` finds.
 
-    It hangs on a leaf of its own (`anchor`) and not on the losses, so the outer engine never walks the
-    model's graph again: T passes in all, and DDP's reducer does not fire.
+    The outer engine hands them to the leaves as any others, with hooks, ``inputs=`` and all, and never walks
+    the model's graph, which ``run`` goes through once per task. Where it hangs on no leaves (under DDP, whose
+    reducer would take the result for one rank's part, and on shards) ``.grad`` is written here.
     """
 
     @staticmethod
-    def forward(ctx, anchor, value, run):  # type: ignore[no-untyped-def]
-        """``value``, tied to ``anchor``; the backward calls ``run(gradient, retain_graph=)``."""
-        ctx.run = run
+    def forward(ctx, value, run, graph, *leaves):  # type: ignore[no-untyped-def]
+        """``value``, tied to ``leaves``."""
+        ctx.run, ctx.graph, ctx.leaves = run, graph, leaves
         return value.clone()
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        """Nothing for the outer engine: ``run`` has done the work."""
+        """The gradient in each leaf that has one."""
         _refuse_create_graph()
         if ctx.run is None:
             raise RuntimeError("Backward a second time: pass retain_graph=True to the first backward.")
-        keep = torch._C._autograd._get_current_graph_task_keep_graph()
-        run, ctx.run = ctx.run, ctx.run if keep else None
-        run(gradient, retain_graph=keep)
-        return None, None, None
+        again = torch._C._autograd._get_current_graph_task_keep_graph()
+        keep = again or _shared_graph(ctx)
+        run, graph = ctx.run, ctx.graph
+        if not again:
+            ctx.run = ctx.graph = None
+        found, place = run(gradient, keep), {id(leaf): k for k, leaf in enumerate(ctx.leaves)}
+        del run, graph
+        out: list[Tensor | None] = [None] * len(ctx.leaves)
+        while found:
+            param, part = found.pop()
+            if id(param) in place:
+                out[place[id(param)]] = as_gradient(param, part)
+            else:
+                accumulate(param, part)
+            del part
+        return None, None, None, *out
+
+
+_waiting: weakref.WeakSet[Any] = weakref.WeakSet()  #: nodes of scalars whose backward may still come
+
+
+def defer(value: Tensor, run: Run, graph: Graph | None, leaves: Sequence[Tensor]) -> Tensor:
+    """A scalar [] of this ``value`` whose backward is ``run(gradient, keep)``, which goes through ``graph``.
+
+    ``run`` must keep the graph's buffers if ``keep`` says so: of the backward that is running, other parts
+    go through it as well. Without ``leaves`` the scalar hangs on one of its own.
+    """
+    if not leaves:
+        anchor = torch.zeros((), device=value.device, requires_grad=True)
+        anchor._is_anchor = True  # type: ignore[attr-defined]
+        leaves = [anchor]
+    scalar: Tensor = Deferred.apply(value, run, graph, *leaves)  # type: ignore[no-untyped-call]
+    _waiting.add(scalar.grad_fn)
+    return scalar
+
+
+def _shared_graph(ctx: Any) -> bool:
+    """Whether the backward that is running goes through this scalar's graph by another way.
+
+    A term of the user's own, or another balancer's scalar. This node runs before any node of its graph, all
+    of which were made before it.
+    """
+    in_it = torch._C._will_engine_execute_node
+    if any(node is not ctx and node.run is not None and in_it(node) for node in list(_waiting)):
+        return True
+    return ctx.graph is not None and any(in_it(node) for node in ctx.graph.bottom())
 
 
 def after_backward(callback: Callable[[], None]) -> None:

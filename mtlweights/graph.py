@@ -1,49 +1,175 @@
-"""Reading the autograd graph: who uses which parameter, and how."""
+"""Reading the autograd graph: its leaves, which loss reaches which, and how they are used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 PRODUCTS = {"AddmmBackward0": 2, "MmBackward0": 1}  # name -> place of the weight
 UNSIGNED = 1 << 63  # a padding index of -1 arrives as an unsigned number
+Edge = tuple[Any, int]  # a node and which of its outputs, None at the end of the graph
+Probe = Callable[[Node, int], "frozenset[int] | None"]
 
 
-def nodes(losses: Iterable[Tensor]) -> Iterator[Node]:
-    """Every node of the graph behind the losses, once."""
-    stack = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
-    seen = set(stack)
-    while stack:
-        node = stack.pop()
-        yield node
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                stack.append(following)
+class Graph:
+    """The graph behind some losses, walked once.
 
+    A set of leaves is an int here, bit k for ``leaves[k]``. The walk follows values, not nodes, where one
+    node holds several values that do not depend on each other: all that DDP returns, all that a compiled
+    function returns.
 
-def leaf(node: Node) -> Tensor | None:
-    """The parameter whose gradient this node accumulates, if it is such a node."""
-    return getattr(node, "variable", None) if node.name().endswith("AccumulateGrad") else None
+    Args:
+        losses: One per task; one without a graph reaches nothing.
+        probe: (node of a compiled function, output) -> places of its inputs on which that output depends,
+            None where that cannot be told.
 
+    Raises:
+        ValueError: reentrant checkpointing, or another balancer's scalar that hangs on no parameters.
+    """
 
-def used_by(node: Node) -> Iterator[Tensor]:
-    """The parameters an operation takes, also through a cast or a transpose of them."""
-    for following, _ in node.next_functions:
+    def __init__(self, losses: Sequence[Tensor], probe: Probe) -> None:
+        self.leaves: list[Tensor] = []
+        self.nodes: list[Node] = []  #: of the leaves
+        self.following: dict[Node, tuple[Edge, ...]] = {}  #: node -> what its gradient goes to
+        self.compiled = False
+        self._probe = probe
+        self._below: dict[Any, int] = {}
+        self._through: dict[Edge, int] = {}  # for nodes of several values
+        self.reached = [0 if edge is None else self._reach(edge) for edge in map(_root, losses)]
+
+    def _reach(self, root: Edge) -> int:
+        """The leaves below a value, after a walk from its node in postorder."""
+        below, following, stack = self._below, self.following, [root[0]]
+        while stack:
+            node = stack[-1]
+            if node in below:
+                stack.pop()
+                continue
+            edges = following.get(node)
+            if edges is None:
+                edges = following[node] = node.next_functions
+                waiting = [n for n, _ in edges if n is not None and n not in below]
+                if waiting:
+                    stack += waiting
+                    continue
+            below[node] = self._meet(node, edges)
+            stack.pop()
+        return self._value(root)
+
+    def _meet(self, node: Node, edges: Sequence[Edge]) -> int:
+        """The leaves below all values of a node whose following nodes are known."""
+        kind = type(node).__name__
+        if kind == "AccumulateGrad":
+            leaf: Tensor = node.variable  # type: ignore[attr-defined]
+            if hasattr(leaf, "_is_anchor"):
+                raise ValueError(
+                    "A loss is the scalar of another balancer whose gradient is not known yet (several "
+                    "processes, FSDP2, an accumulation window): give this balancer the losses themselves, or "
+                    "the inner one a loss-based strategy."
+                )
+            self.nodes.append(node)
+            self.leaves.append(leaf)
+            return 1 << len(self.leaves) - 1
+        if kind == "CheckpointFunctionBackward":
+            raise ValueError(
+                "Reentrant activation checkpointing hides parameters from per-task gradients: "
+                "use checkpoint(..., use_reentrant=False)."
+            )
+        self.compiled |= kind == "CompiledFunctionBackward"
+        found = 0
+        for edge in edges:
+            found |= self._value(edge)
+        return found
+
+    def _value(self, edge: Edge) -> int:
+        """The leaves below one value of a node that was met."""
+        node = edge[0]
+        if node is None:
+            return 0
+        kind = type(node).__name__
+        if kind == "_DDPSinkBackward":
+            return self._value(self.following[node][edge[1]])
+        if kind != "CompiledFunctionBackward":
+            return self._below[node]
+        if edge not in self._through:
+            places = self._probe(*edge)
+            edges = self.following[node]
+            found = 0
+            for k in range(len(edges)) if places is None else places:
+                found |= self._value(edges[k])
+            self._through[edge] = found
+        return self._through[edge]
+
+    def bottom(self) -> Iterator[Node]:
+        """The nodes that end in leaves: what else goes through any part of this graph goes through some."""
+        for node, edges in self.following.items():
+            if edges and all(n is None or n not in self.following or not self.following[n] for n, _ in edges):
+                yield node
+
+    def order(self) -> list[tuple[int, int]]:
+        """When each leaf is used last in the forward pass: the operation, and the place in a compiled one."""
+        place = {node: k for k, node in enumerate(self.nodes)}
+        last = [(-1, 0)] * len(self.leaves)
+        for node, edges in self.following.items():
+            inside = type(node).__name__ == "CompiledFunctionBackward"
+            for at, (following, _) in enumerate(edges):
+                for k in self._used(following, place):
+                    last[k] = max(last[k], (node._sequence_nr(), at if inside else 0))
+        return last
+
+    def _used(self, node: Any, place: dict[Node, int]) -> Iterator[int]:
+        """The leaf an operation takes, also through a cast or a transpose of it."""
         for _ in range(4):
-            if following is None:
+            if node in place:
+                yield place[node]
+            edges = self.following.get(node, ())
+            if len(edges) != 1:
                 break
-            param = leaf(following)
-            if param is not None:
-                yield param
-            if param is not None or len(following.next_functions) != 1:
-                break
-            following = following.next_functions[0][0]
+            node = edges[0][0]
+
+
+def _root(loss: Tensor) -> Edge | None:
+    if loss.grad_fn is not None:
+        return loss.grad_fn, loss.output_nr
+    return (get_gradient_edge(loss).node, 0) if loss.requires_grad else None
+
+
+@contextmanager
+def unhooked(params: Iterable[Tensor]) -> Iterator[None]:
+    """Without the hooks of these leaves, which are for their final gradients and not for a task's."""
+    taken = [(p._backward_hooks, dict(p._backward_hooks)) for p in params if p._backward_hooks]
+    for hooks, _ in taken:
+        hooks.clear()  # in place: autograd holds this very dict
+    try:
+        yield
+    finally:
+        for hooks, before in taken:
+            hooks.update(before)
+
+
+def depends(node: Any, output: int) -> frozenset[int] | None:
+    """Places of a compiled function's inputs that one of its outputs depends on, seen by sending NaN back.
+
+    Its backward returns zeros, not None, for what an output does not reach; so it also does where a weight or
+    a mask is zero, but NaN times zero is NaN. None: nothing came through, which says nothing.
+    """
+    metadata = node._input_metadata[output]
+    seed = torch.full(metadata.shape, torch.nan, dtype=metadata.dtype, device=metadata.device)
+    places = [k for k, (following, _) in enumerate(node.next_functions) if following is not None]
+    ends = [GradientEdge(*node.next_functions[k]) for k in places]
+    leaves = [leaf for end in ends if (leaf := getattr(end.node, "variable", None)) is not None]
+    with torch.autograd.set_detect_anomaly(False), unhooked(leaves):
+        found = torch.autograd.grad(
+            [GradientEdge(node, output)], ends, [seed], retain_graph=True, allow_unused=True
+        )
+    reached = [k for k, x in zip(places, found, strict=True) if x is not None and bool(x.isnan().any())]
+    return frozenset(reached) or None
 
 
 @dataclass
@@ -55,31 +181,27 @@ class Use:
     input: Tensor  #: A [N, inputs], or the token ids [N], -1 for padding
 
 
-def uses(losses: Sequence[Tensor], params: Sequence[Tensor]) -> dict[int, list[Use]]:
+def uses(graph: Graph, params: Sequence[Tensor]) -> dict[int, list[Use]]:
     """All operations that use a weight, by place in ``params``, for weights used in one such way only.
 
-    Any other use (a view of the weight, a recurrent kernel, a hook on it) leaves the weight out.
+    Any other use (a view of the weight, a recurrent kernel) leaves the weight out.
     """
-    place_of = {id(param): k for k, param in enumerate(params) if param.dim() == 2 and not _hooked(param)}
-    leaves: dict[int, Node] = {}
+    place_of = {id(param): k for k, param in enumerate(params) if param.dim() == 2}
     users: dict[Node, list[tuple[Node, int]]] = {}
-    for node in nodes(losses):
-        param = leaf(node)
-        if param is not None and id(param) in place_of:
-            leaves[place_of[id(param)]] = node
-        for place, (following, _) in enumerate(node.next_functions):
+    for node, edges in graph.following.items():
+        for place, (following, _) in enumerate(edges):
             if following is not None:
                 users.setdefault(following, []).append((node, place))
-    found = {k: list(_uses_of(node, users, "transposed")) for k, node in leaves.items()}
+    found = {
+        place_of[id(leaf)]: list(_uses_of(node, users, "transposed"))
+        for node, leaf in zip(graph.nodes, graph.leaves, strict=True)
+        if id(leaf) in place_of
+    }
     return {
         k: [use for use in every if use is not None]
         for k, every in found.items()
         if None not in every and len({use.kind for use in every if use is not None}) == 1
     }
-
-
-def _hooked(param: Tensor) -> bool:
-    return bool(param._backward_hooks) or bool(getattr(param, "_post_accumulate_grad_hooks", None))
 
 
 def _uses_of(node: Node, users: dict[Node, list[tuple[Node, int]]], kind: str) -> Iterator[Use | None]:

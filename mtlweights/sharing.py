@@ -1,8 +1,7 @@
-"""Which parameters the tasks share, read from the gradients that arrive.
+"""Which parameters the tasks share, read from the graph of every backward.
 
-A parameter is shared once two tasks' losses have reached it, at any time in the run: the set only grows.
-Reachability is which gradients are None, never the shape of the graph, which torch.compile, DDP and
-checkpointing hide.
+A backward is about the leaves of its own graph, whatever was there before. What lasts is which tasks have
+reached a parameter, at any time in the run: it is shared once two have.
 """
 
 from __future__ import annotations
@@ -14,48 +13,43 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from . import graph, sharded
-from .gradients import Row
+from . import sharded
+from .gradients import elements
+from .graph import Graph
+from .record import OUTSIDE, Leaves, Record
 
 Shared = str | nn.Module | Callable[[str], bool] | Iterable[Tensor | nn.Module]
 
 
 class Sharing:
-    """The trainable parameters a run has met, and the tasks that reach each.
+    """The parameters of a run, and the tasks that reach each.
 
     Args:
         tasks: The T task names.
-        model: The model, or None: then parameters are found behind each task's first loss and the record
-            of who reaches them cannot be saved by name.
+        model: The model, or None: then the record of who reaches what cannot be saved by name.
         shared: Where a Gramian is measured: ``"auto"`` (all that at least two tasks reach), parameters,
-            modules, or a predicate on the parameter's name.
+            modules, or a predicate on the name of a parameter of the model.
+
+    Raises:
+        ValueError: a predicate without a model.
     """
 
     def __init__(self, tasks: Sequence[str], model: nn.Module | None, shared: Shared = "auto") -> None:
-        self.tasks, self.model, self.shared = tuple(tasks), model, shared
-        self.names: list[str] = []
-        self.params: list[Tensor] = []
-        self.reach = np.zeros((len(tasks), 0), dtype=bool)
-        self.order: dict[int, int] = {}
-        self.compiled = False
-        self._met: set[int] = set()
-        self._unread: set[int] = set()  # met, but no row of theirs has been recorded
-        self._known: dict[str, list[int]] = {}
-        self._chosen: set[int] | None = None
+        self.tasks, self.model = tuple(tasks), model
+        self.record = Record(model)
+        self.where: list[tuple[str, int]] = []  #: names and sizes of what was last measured
+        self._checked = False
+        if model is None and callable(shared) and not isinstance(shared, nn.Module):
+            raise ValueError(
+                "shared= as a predicate asks for names, which model= gives: pass the model, or parameters."
+            )
+        one = isinstance(shared, (str, nn.Module)) or callable(shared)
+        self.shared: Any = shared if one else [self._by_name(part) for part in shared]  # type: ignore[union-attr]
 
-    def meet(self, present: Sequence[int], losses: Sequence[Tensor]) -> None:
-        """Learn of the parameters behind the losses of tasks not seen before."""
-        if not self.params and self.model is not None:
-            sharded.check_model(self.model)
-            if self.sharded:
-                sharded.reshard(self.model)
-            self._add(*zip(*self.model.named_parameters(), strict=True))
-        new = [i for i in present if i not in self._met]
-        for i, loss in zip(present, losses, strict=True):
-            if i in new:
-                self._walk(loss)
-        self._met.update(new)
-        self._unread.update(new)
+    def _by_name(self, part: Any) -> Any:
+        """A parameter of the model becomes its name, since the object may be replaced."""
+        named = () if self.model is None else self.model.named_parameters()
+        return next((name for name, param in named if param is part), part)
 
     @cached_property
     def sharded(self) -> bool:
@@ -67,111 +61,111 @@ class Sharing:
         if self.sharded and self.model is not None:
             sharded.reshard(self.model)
             return next((p for p in self.model.parameters() if p.requires_grad), None)
-        leaves = (graph.leaf(node) for node in graph.nodes(losses))
-        found = next((leaf for leaf in leaves if leaf is not None), None)
+        found = next(iter(Graph(losses, self.record.probe).leaves), None)
         # FSDP1 with use_orig_params: the leaf is flat, the optimizer holds the parameters it is made of
         parts = getattr(found, "_params", None) or [found]
         return next((part for part in parts if part is not None and part.requires_grad), None)
 
-    def _walk(self, loss: Tensor) -> None:
-        """Find leaves (without a model), the forward order of their use, and what must be refused."""
-        found = {} if self.model is not None else {id(p): p for p in self.params}
-        for node in graph.nodes([loss]):
-            name = node.name()
-            self.compiled |= "CompiledFunction" in name
-            if name == "CheckpointFunctionBackward":
-                raise ValueError(
-                    "Reentrant activation checkpointing hides parameters from per-task gradients: "
-                    "use checkpoint(..., use_reentrant=False)."
-                )
-            for param in graph.used_by(node):
-                sharded.check_leaf(param)
-                found.setdefault(id(param), param)
-                self.order[id(param)] = max(self.order.get(id(param), 0), node._sequence_nr())
-        if self.model is None:
-            new = list(found.values())[len(self.params) :]  # those known came first
-            self._add([f"parameter {len(self.params) + k}" for k in range(len(new))], new)
+    def meet(self, present: Sequence[int], losses: Sequence[Tensor], everywhere: bool = False) -> Leaves:
+        """The leaves of these losses, and who reaches them.
 
-    def _add(self, names: Sequence[str], params: Sequence[Tensor]) -> None:
-        self.names += names
-        self.params += params
-        grown = np.zeros((len(self.tasks), len(self.params)), dtype=bool)
-        grown[:, : self.reach.shape[1]] = self.reach
-        self.reach = grown
-        for column, name in enumerate(self.names):
-            self.reach[self._known.get(name, []), column] = True
-
-    def trainable(self) -> list[int]:
-        """Columns of the parameters that require a gradient now."""
-        return [c for c, p in enumerate(self.params) if p.requires_grad]
-
-    def update(self, present: Sequence[int], rows: Sequence[Row], columns: Sequence[int]) -> None:
-        """Record which tasks reach which of ``columns``, from rows over those columns.
-
-        A compiled graph returns zeros where an eager one returns None, so there a parameter counts as
-        reached if the task's first row is not exactly zero.
+        With ``everywhere``, for several ranks: all trainable parameters of the model and all met outside
+        it, a list that ranks with other tasks at hand share. Who reaches them is to be agreed on.
         """
-        for i, row in zip(present, rows, strict=True):
-            if self.compiled and i not in self._unread:
-                continue
-            self._unread.discard(i)
-            for c, gradient in zip(columns, row, strict=True):
-                if gradient is not None and not self.reach[i, c]:
-                    self.reach[i, c] = not self.compiled or bool(gradient.any())
+        if not self._checked and self.model is not None:
+            sharded.check_model(self.model)
+        self._checked = True
+        if self.sharded and self.model is not None:
+            sharded.reshard(self.model)
+            return self.arrange(p for p in self.model.parameters() if p.requires_grad)
+        graph = Graph(losses, self.record.probe)
+        for leaf in graph.leaves:
+            sharded.check_leaf(leaf)
+        found = graph.leaves
+        if everywhere:  # inputs of the network are each rank's own
+            found = self.record.everything(p for p in found if isinstance(p, nn.Parameter))
+        leaves = self.arrange(found, graph)
+        masks = {id(leaf): 0 for leaf in graph.leaves}
+        for i, reached in zip(present, graph.reached, strict=True):
+            for k, leaf in enumerate(graph.leaves):
+                masks[id(leaf)] |= (reached >> k & 1) << i
+        leaves.here = [masks.get(id(param), 0) for param in leaves.params]
+        if not everywhere:
+            leaves.learn(leaves.here)
+        return leaves
 
-    def measured(self, where: str, present: Sequence[int]) -> list[int]:
-        """Columns over which the Gramian is taken.
+    def arrange(self, params: Iterable[Tensor], graph: Graph | None = None) -> Leaves:
+        """These parameters in the model's order, then in that of their meeting; nobody reaches them yet."""
+        pairs = sorted(((self.record.of(p), p) for p in params), key=lambda pair: pair[0].place)
+        known, ordered = [k for k, _ in pairs], [p for _, p in pairs]
+        return Leaves(len(self.tasks), ordered, known, [0] * len(pairs), graph)
+
+    def everything(self) -> Leaves:
+        """All trainable parameters known: of the model, and met outside it."""
+        return self.arrange(self.record.everything())
+
+    def measured(
+        self, leaves: Leaves, where: str, present: Sequence[int], agree: Callable[[int], int] = int
+    ) -> list[int]:
+        """Columns over which the Gramian is taken; ``agree`` gives the first rank's choice of one.
 
         With a single task at hand and nothing known to be shared, all that it reaches.
 
         Raises:
             ValueError: the tasks at hand share no trainable parameter.
         """
-        if self.shared != "auto":
-            columns = [c for c in self.trainable() if id(self.params[c]) in self._choice()]
-        else:
-            times = self.reach.sum(0)
+        reach = leaves.reach
+        if isinstance(self.shared, str):
+            times = reach.sum(0)
             least = 2 if where != "all" and (len(present) > 1 or (times >= 2).any()) else 1
-            columns = [c for c in self.trainable() if times[c] >= least]
-        if not columns or (len(present) > 1 and not self.reach[np.ix_(present, columns)].any()):
+            columns = np.flatnonzero(leaves.parameters & (times >= least)).tolist()
+        else:
+            chosen = self._chosen()
+            columns = [c for c, param in enumerate(leaves.params) if id(param) in chosen]
+        if not columns or (len(present) > 1 and not reach[np.ix_(present, columns)].any()):
             names = ", ".join(self.tasks[i] for i in present)
             raise ValueError(
                 f"The tasks {names} share no trainable parameter"
-                f"{'' if self.shared == 'auto' else ' among those named in shared='}: balancing their "
+                f"{'' if isinstance(self.shared, str) else ' among those named in shared='}: balancing their "
                 "gradients needs a common encoder. Check that it is not frozen or detached, or use a "
                 "loss-based strategy."
             )
-        return self._last_layer(columns) if where == "last_shared" else columns
+        if where == "last_shared":
+            columns = self._last_layer(leaves, columns, agree)
+        self.where = [(leaves.known[c].name, elements(leaves.params[c])) for c in columns]
+        return columns
 
-    def _choice(self) -> set[int]:
-        if self._chosen is None:
-            chosen: Any = self.shared
-            if isinstance(chosen, nn.Module):
-                chosen = [chosen]
-            if callable(chosen):
-                chosen = [p for n, p in zip(self.names, self.params, strict=True) if chosen(n)]
-            parts = [x.parameters() if isinstance(x, nn.Module) else [x] for x in chosen]
-            self._chosen = {id(p) for part in parts for p in part}
-        return self._chosen
+    def _chosen(self) -> set[int]:
+        """The parameters named in ``shared``, by the objects that they are now."""
+        named = {} if self.model is None else dict(self.model.named_parameters())
+        chosen: list[Any] = []
+        for part in self.shared if isinstance(self.shared, list) else [self.shared]:
+            if isinstance(part, nn.Module):
+                chosen += part.parameters()
+            elif callable(part) and not isinstance(part, Tensor):
+                chosen += [param for name, param in named.items() if part(name)]
+            else:
+                chosen.append(named.get(part) if isinstance(part, str) else part)
+        return set(map(id, chosen))
 
-    def _last_layer(self, columns: list[int]) -> list[int]:
+    def _last_layer(self, leaves: Leaves, columns: list[int], agree: Callable[[int], int]) -> list[int]:
         """The layer used last in the forward pass: the parameters of the module that owns it."""
-        last = max(columns, key=lambda c: (self.order.get(id(self.params[c]), 0), c))
-        if self.model is None:
-            used = self.order.get(id(self.params[last]), 0)
-            return [c for c in columns if self.order.get(id(self.params[c]), 0) == used]
-        owner = self.names[last].rpartition(".")[0]
-        return [c for c in columns if self.names[c].rpartition(".")[0] == owner]
+        order, names = leaves.order, leaves.names
+        last = agree(max(columns, key=lambda c: (order[c], c)))
+        if leaves.known[last].place < OUTSIDE:
+            owner = names[last].rpartition(".")[0]
+            return [c for c in columns if names[c].rpartition(".")[0] == owner]
+        if leaves.graph is not None and leaves.graph.compiled:
+            raise ValueError(
+                "Which parameters of a compiled model are its last shared layer is told by their names: "
+                "pass model=, or that layer as shared=."
+            )
+        return [c for c in columns if order[c] == order[last]]
 
     def state_dict(self) -> dict[str, list[int]]:
         """Parameter name -> tasks that reach it; empty without a model."""
-        if self.model is None:
-            return {}
-        return {n: np.flatnonzero(self.reach[:, c]).tolist() for c, n in enumerate(self.names)} or self._known
+        return self.record.state_dict()
 
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
         """Restore what :meth:`state_dict` gave."""
-        self._known = {name: list(tasks) for name, tasks in state.items()}
-        for column, name in enumerate(self.names):
-            self.reach[:, column] = False
-            self.reach[self._known.get(name, []), column] = True
+        self.record.load_state_dict(state)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .record import Leaves
+
 
 @dataclass
 class Batch:
@@ -18,6 +20,7 @@ class Batch:
     present: list[int]
     values: list[Tensor]  #: mean losses [], with their graphs
     counts: list[Any]  #: items each is the mean of, numbers or tensors []
+    leaves: Leaves  #: what they reach
     factor: Tensor  #: the gradient that came in []
     retain_graph: bool = False
 

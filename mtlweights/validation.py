@@ -11,7 +11,9 @@ from torch import Tensor
 from . import gradients
 from .distributed import Ranks
 from .gradients import Row
+from .record import Leaves
 from .sharing import Sharing
+from .step import Batch
 from .strategies import GramStrategy, Strategy
 
 Closure = Callable[[], tuple[list[int], list[Tensor]]]  # tasks present and their losses, with graph
@@ -33,7 +35,7 @@ class Validation:
     def clear(self) -> None:
         """Forget what was given."""
         self.closure: Closure | None = None
-        self.found: tuple[list[Row], Tensor] | None = None
+        self.found: tuple[list[Row], Leaves, Tensor] | None = None
 
     @property
     def waits(self) -> bool:
@@ -47,15 +49,12 @@ class Validation:
         if self.strategy.lookahead() is not None:
             self.closure = closure
             return
-        with torch.enable_grad():
-            present, values = closure()
-        self.sharing.meet(present, values)
-        self.found = self._rows(present, values, [self.sharing.params[c] for c in self.sharing.trainable()])
+        self.found = self._rows(closure)
 
     def take(
         self, index: np.ndarray | None, rows: Sequence[Row], params: list[Tensor], factor: Tensor
     ) -> tuple[list[Row], Tensor | None]:
-        """Rows over ``params`` and losses [v]; none if nothing was given.
+        """Rows over ``params`` and losses [v] of the validation batch; none if nothing was given.
 
         ``rows``, scaled by ``factor``, are the training gradients of the tasks present (``index``).
         """
@@ -63,7 +62,12 @@ class Validation:
             self.found = self._ahead(self.closure, index, rows, params, factor)
         found = self.found
         self.clear()
-        return ([], None) if found is None else found
+        if found is None:
+            return [], None
+        rows, leaves, losses = found
+        place = {id(param): k for k, param in enumerate(leaves.params)}
+        at = [place.get(id(param)) for param in params]
+        return [[None if k is None else row[k] for k in at] for row in rows], losses
 
     def _ahead(
         self,
@@ -72,7 +76,7 @@ class Validation:
         rows: Sequence[Row],
         params: list[Tensor],
         factor: Tensor,
-    ) -> tuple[list[Row], Tensor]:
+    ) -> tuple[list[Row], Leaves, Tensor]:
         """Gradients at theta - sum(c_i g_i); the parameters come back bit for bit.
 
         Written through ``.data``: autograd must not take it for a change of what a graph has saved.
@@ -86,21 +90,22 @@ class Validation:
                 for c, row in zip(coefficients.tolist(), rows, strict=True):
                     gradient = row[k]
                     if gradient is not None:
-                        param.data.sub_((gradient * (c / factor)).to(param.dtype))
-            with torch.enable_grad():
-                present, values = closure()
-            return self._rows(present, values, params)
+                        param.data.sub_(gradients.as_gradient(param, gradient * (c / factor)))
+            return self._rows(closure)
         finally:
             for param, old in zip(params, before, strict=True):
                 param.data.copy_(old)
 
-    def _rows(
-        self, present: list[int], values: list[Tensor], params: list[Tensor]
-    ) -> tuple[list[Row], Tensor]:
-        """Rows and losses [v], averaged over the ranks."""
-        rows = gradients.rows(values, params, torch.ones((), device=values[0].device))
-        if self.ranks.number > 1:
-            ones = [1.0] * len(values)
-            found = self.ranks.mean_rows(rows, values, present, ones, params, self.strategy.n_tasks)
-            return found[1], found[2]
-        return rows, torch.stack([v.detach().to(values[0].device) for v in values])
+    def _rows(self, closure: Closure) -> tuple[list[Row], Leaves, Tensor]:
+        """Rows, over which leaves, and losses [v], averaged over the ranks."""
+        with torch.enable_grad():
+            present, values = closure()
+        several = self.ranks.number > 1
+        leaves = self.sharing.meet(present, values, everywhere=several)
+        one = torch.ones((), device=values[0].device)
+        rows = gradients.rows(values, leaves.params, one)
+        if not several:
+            return rows, leaves, torch.stack([v.detach().to(values[0].device) for v in values])
+        batch = Batch(present, values, [1.0] * len(values), leaves, one)
+        step, rows = self.ranks.mean_rows(rows, batch, range(len(leaves.params)), self.strategy.n_tasks)
+        return rows, leaves, step.losses

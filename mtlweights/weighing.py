@@ -13,6 +13,7 @@ from torch import Tensor
 from . import gradients
 from .distributed import Ranks
 from .gradients import Row
+from .record import Leaves
 from .state import State
 from .step import Step
 from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
@@ -40,10 +41,12 @@ class Weigher:
         """Independent batches whose rows the strategy takes stacked."""
         return self.strategy.batches if isinstance(self.strategy, GramStrategy) else 1
 
-    def step(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
-        """Losses and counts, averaged over the ranks."""
+    def step(
+        self, present: list[int], values: list[Tensor], counts: list[Any], leaves: Leaves | None = None
+    ) -> Step:
+        """Losses and counts, averaged over the ranks, which agree on who reaches ``leaves``."""
         if self.ranks.number > 1:
-            return Step(*self.ranks.mean_losses(values, present, counts, self.strategy.n_tasks))
+            return self.ranks.mean_losses(values, present, counts, self.strategy.n_tasks, leaves)
         return self.alone(present, values, counts)
 
     def alone(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
@@ -140,7 +143,7 @@ class Weigher:
         if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
             step.spoil()
             return {}
-        self.state.rows.lend(step.present, {names[c]: params[c].numel() for c in at}, matrix)
+        self.state.rows.lend(step.present, {names[c]: gradients.elements(params[c]) for c in at}, matrix)
         with self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
         step.rows = self.state.rows.take_back()
@@ -148,7 +151,8 @@ class Weigher:
         step.trunk = weights
         step.heads = None if self.plain_heads else weights
         step.ok = torch.isfinite(direction).all()
-        return gradients.unflatten(direction * factor, at, params)
+        sparse = [gradients.is_sparse(rows, c) for c in at]
+        return gradients.unflatten(direction * factor, at, params, sparse)
 
     def host(self, *parts: Tensor) -> np.ndarray:
         """The step's one copy to the host: the given tensors end to end, float64."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .gradients import Row
+from .record import Leaves
 from .step import Batch, Step
 
 
@@ -33,7 +34,8 @@ class Window:
         self._clear()
 
     def _clear(self) -> None:
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, dict[int, Tensor]] = {}  # place -> id of a parameter -> gradient
+        self.reached: dict[int, Tensor] = {}
         self.losses: dict[int, Tensor] = {}
         self.counts: dict[int, Tensor] = {}
         self.factor: Tensor | float = 0.0
@@ -94,25 +96,32 @@ class Window:
                 "there are as accumulation_steps=."
             )
 
+    def params(self) -> list[Tensor]:
+        """The parameters that the micro-batches so far have reached."""
+        return list(self.reached.values())
+
     def add(self, batch: Batch, rows: Sequence[Row]) -> None:
-        """Take in one micro-batch and its rows."""
+        """Take in one micro-batch and its rows over all its leaves."""
         offset = self.seen % self.batches * self.n_tasks
         self.seen += 1
         self.factor = self.factor + batch.factor
+        for k, param in enumerate(batch.leaves.params):
+            if any(row[k] is not None for row in rows):
+                self.reached[id(param)] = param
         places = [i + offset for i in batch.present]
         for i, row, value, number in zip(places, rows, batch.values, batch.counts, strict=True):
             loss = value.detach()
             count = torch.as_tensor(number, device=loss.device, dtype=loss.dtype)
-            total = self.rows.setdefault(i, [None] * len(row))
-            for k, gradient in enumerate(row):
+            total = self.rows.setdefault(i, {})
+            for param, gradient in zip(batch.leaves.params, row, strict=True):
                 if gradient is not None:
-                    part, before = gradient * count.to(gradient.dtype), total[k]
-                    total[k] = part if before is None else before + part
+                    part, before = gradient * count.to(gradient.dtype), total.get(id(param))
+                    total[id(param)] = part if before is None else before + part
             self.losses[i] = self.losses.get(i, 0) + loss * count
             self.counts[i] = self.counts.get(i, 0) + count
 
-    def take(self) -> tuple[Batch, list[Row]]:
-        """The whole window as one batch, without graph, and its rows; the window starts anew.
+    def take(self, leaves: Leaves) -> tuple[Batch, list[Row]]:
+        """The whole window as one batch, without graph, and its rows over ``leaves``; it starts anew.
 
         The caller's 1/k is in the rows already, so each is weighted by its count over the mean count, and
         the factor they carry is the sum of those that came in.
@@ -120,11 +129,11 @@ class Window:
         present = sorted(self.rows)
         counts = torch.stack([self.counts[i] for i in present])
         losses = torch.stack([self.losses[i] for i in present]) / counts
-        rows: list[Row] = [
-            [g if g is None else g * (self.seen / count).to(g.dtype) for g in self.rows[i]]
-            for i, count in zip(present, counts, strict=True)
-        ]
-        whole = Batch(present, list(losses), list(counts), torch.as_tensor(self.factor))
+        rows: list[Row] = []
+        for i, count in zip(present, counts, strict=True):
+            row = [self.rows[i].pop(id(param), None) for param in leaves.params]
+            rows.append([g if g is None else g * (self.seen / count).to(g.dtype) for g in row])
+        whole = Batch(present, list(losses), list(counts), leaves, torch.as_tensor(self.factor))
         self._clear()
         return whole, rows
 

@@ -1,4 +1,4 @@
-"""From weights to ``.grad``: out of rows that are at hand, or by weighted backward passes."""
+"""From weights to gradients: out of rows that are at hand, or by weighted backward passes."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 from . import gradients, sharded
 from .distributed import Ranks
 from .factors import Weight
-from .gradients import Row
-from .sharing import Sharing
+from .gradients import Found, Row
+from .record import Leaves
 from .step import Batch, Step
 
 
-def combine(
-    sharing: Sharing, step: Step, rows: list[Row], columns: list[int], pieces: dict[int, Tensor]
-) -> None:
-    """Add to every ``.grad`` its weighted rows, or its piece of a direction."""
-    params = [sharing.params[c] for c in columns]
-    shared = sharing.reach[:, columns].sum(0) >= 2
+def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tensor]) -> Found:
+    """For every parameter its weighted rows, or its piece of a direction."""
+    shared = leaves.reach.sum(0) >= 2
     per_row = (step.trunk, step.heads) if step.stack is None else step.stack
     trunk, heads = (_items(weights, len(rows)) for weights in per_row)
-    for k, param in enumerate(params):
+    found: Found = []
+    for k, param in enumerate(leaves.params):
         weights = trunk if shared[k] else heads
         part = pieces[k] if k in pieces else gradients.combine(rows, k, weights)
-        gradients.accumulate(param, part if part is None else sharded.like(param, part))
+        if part is not None:
+            found.append((param, sharded.like(param, part)))
+    return found
 
 
-def spread(ranks: Ranks, sharing: Sharing, step: Step, batch: Batch, columns: list[int]) -> None:
+def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
     """Without rows: one weighted pass for the trunk, and one into each head."""
-    params, reach = [sharing.params[c] for c in columns], sharing.reach[:, columns]
+    leaves, params = batch.leaves, batch.leaves.params
     one: list[Weight] = [1.0] * len(batch.present)
     part = shares(step, batch.present, batch.counts) if ranks.number > 1 else one
     heads, trunk = _items(step.heads, len(step.present)), _items(step.trunk, len(step.present))
@@ -46,15 +46,15 @@ def spread(ranks: Ranks, sharing: Sharing, step: Step, batch: Batch, columns: li
         for k, gradient in zip(where, part, strict=True):
             found[k] = gradient
 
+    reach = leaves.reach
     times = reach.sum(0)
     for i, place, value, share in zip(batch.present, at, batch.values, part, strict=True):
         one_pass([value], [heads[place] * share], np.flatnonzero(reach[i] & (times == 1)).tolist(), True)
     weights = [trunk[place] * share for place, share in zip(at, part, strict=True)]
     one_pass(batch.values, weights, np.flatnonzero(times >= 2).tolist(), batch.retain_graph)
     if ranks.number > 1:
-        ranks.total(found, params, (times > 0).tolist())
-    for param, gradient in zip(params, found, strict=True):
-        gradients.accumulate(param, gradient)
+        ranks.total(found, leaves)
+    return [(param, g) for param, g in zip(params, found, strict=True) if g is not None]
 
 
 def shares(step: Step, present: list[int], counts: list[Any]) -> list[Any]:
