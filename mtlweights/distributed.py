@@ -1,9 +1,9 @@
 """Reductions over the ranks of a data-parallel run.
 
 The Gramian is that of the averaged rows: averaging local Gramians would drop the products between ranks
-and add the noise of each. All ranks see the same numbers, so all compute the same weights. Which task reaches
-which parameter travels along. Parameters outside the model go in a second collective, after the first has told
-that all ranks have met the same.
+and add the noise of each. All ranks see the same numbers, so all compute the same weights. Which task
+reaches which parameter travels along. Parameters outside the model go in a second collective, after the
+first has told that all ranks have met the same.
 """
 
 from __future__ import annotations
@@ -127,11 +127,8 @@ class Ranks:
         if parts[1].span:
             dist.all_reduce(flats[1], group=self.group)
         anywhere = np.flatnonzero(tail[:, 1].cpu().numpy() > 0).tolist()
-        found = [
-            part.unpack(flat, tail[:, 1], anywhere, self.number)
-            for part, flat in zip(parts, flats, strict=True)
-        ]
-        masks = [mask for part in parts for mask in part.masks(n_tasks)]
+        found = [part.unpack(flat, tail[:, 1], anywhere) for part, flat in zip(parts, flats, strict=True)]
+        masks = [mask for part in parts for mask in part.masks(n_tasks, self.number)]
         leaves.learn(masks)
         out = [[*a, *b] for a, b in zip(found[0], found[1], strict=True)]
         return Step(anywhere, tail[anywhere, 0] / tail[anywhere, 1], tail[anywhere, 1]), out
@@ -173,58 +170,58 @@ class Ranks:
 
 
 class _Part:
-    """The leaves ``span`` of a collective: their elements per row, then a flag for each.
+    """The leaves ``span`` of a collective: their elements per row, then two flags for each.
 
-    A flag is 1 where a rank's task reaches the parameter, and more than the number of ranks where its gradient
-    is sparse.
+    The first is 1 where a rank has a gradient, n + 1 for n ranks where its task reaches the parameter as well
+    (compiled code gives zeros where it does not); the second is 1 where the gradient is sparse.
     """
 
     def __init__(self, leaves: Leaves, columns: Sequence[int], span: range) -> None:
         self.leaves, self.span = leaves, span
         self.at = [(k, c) for k, c in enumerate(columns) if c in span]  # place in a row, leaf
         self.sizes = [elements(leaves.params[c]) for _, c in self.at]
-        self.flags = np.zeros((0, len(span)))
+        self.flags = np.zeros((0, 2, len(span)))
 
     def pack(self, rows: Sequence[Row], batch: Batch, like: Tensor, n_tasks: int, ranks: int) -> Tensor:
-        """Rows times their counts, taken out of ``rows``, and flags: [places, elements + leaves]."""
-        whole = like.new_zeros(len(like), sum(self.sizes) + len(self.span))
+        """Rows times their counts, taken out of ``rows``, and flags: [places, elements + 2 leaves]."""
+        n, start = sum(self.sizes), self.span.start
+        whole = like.new_zeros(len(like), n + 2 * len(self.span))
         for i, row, count in zip(batch.present, rows, batch.counts, strict=True):
-            flags = [float(self.leaves.here[c] >> i % n_tasks & 1) for c in self.span]
-            pieces = whole[i, : sum(self.sizes)].split(self.sizes)
-            for (k, c), piece in zip(self.at, pieces, strict=True):
+            flags = np.zeros((2, len(self.span)))
+            flags[0] = [(self.leaves.here[c] >> i % n_tasks & 1) * (ranks + 1) for c in self.span]
+            for (k, c), piece in zip(self.at, whole[i, :n].split(self.sizes), strict=True):
                 gradient, row[k] = row[k], None
-                flags[c - self.span.start] = 0.0 if gradient is None else 1.0
-                if gradient is not None:
-                    flags[c - self.span.start] += ranks * gradient.is_sparse
-                    dense = gradient.to_dense() if gradient.is_sparse else gradient
-                    piece.copy_(dense.reshape(-1)).mul_(count)
-            whole[i, sum(self.sizes) :] = whole.new_tensor(flags)
+                if gradient is None:
+                    flags[0, c - start] = 0
+                    continue
+                flags[:, c - start] += 1, gradient.is_sparse
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                piece.copy_(dense.reshape(-1)).mul_(count)
+            whole[i, n:] = torch.from_numpy(flags.ravel())
         return whole
 
-    def unpack(self, whole: Tensor, counts: Tensor, anywhere: list[int], ranks: int) -> list[Row]:
+    def unpack(self, whole: Tensor, counts: Tensor, anywhere: list[int]) -> list[Row]:
         """The averaged rows of the places ``anywhere``."""
-        n = sum(self.sizes)
-        self.flags = whole[:, n : n + len(self.span)].cpu().numpy()
+        n, start = sum(self.sizes), self.span.start
+        self.flags = whole[:, n : n + 2 * len(self.span)].cpu().numpy().reshape(len(whole), 2, -1)
         out: list[Row] = []
         for i in anywhere:
             row: Row = []
             for (_, c), piece in zip(self.at, whole[i, :n].div_(counts[i]).split(self.sizes), strict=True):
-                flag = self.flags[i, c - self.span.start]
+                here, sparse = self.flags[i, :, c - start]
                 shaped = piece.view(blank_shape(self.leaves.params[c]))
-                row.append(None if not flag else shaped.to_sparse(1) if flag > ranks else shaped)
+                row.append(None if not here else shaped.to_sparse(1) if sparse else shaped)
             out.append(row)
         return out
 
-    def masks(self, n_tasks: int) -> list[int]:
+    def masks(self, n_tasks: int, ranks: int) -> list[int]:
         """The tasks that reach each leaf, bit i for task i."""
-        return [
-            sum({1 << int(i) % n_tasks for i in np.flatnonzero(self.flags[:, k])})
-            for k in range(len(self.span))
-        ]
+        places = [np.flatnonzero(self.flags[:, 0, k] > ranks) for k in range(len(self.span))]
+        return [sum({1 << i % n_tasks for i in found.tolist()}) for found in places]
 
 
 def _signature(leaves: Leaves) -> Tensor:
-    """Four small numbers [4] that are alike, with their squares, if the ranks' leaves outside the model are."""
+    """Two small numbers and their squares [4], alike on ranks whose leaves outside the model are."""
     shapes = [tuple(p.shape) for p in leaves.params[leaves.inside :]]
     a, b = len(shapes) % 509, zlib.crc32(str(shapes).encode()) % 509
     return torch.tensor([a, a * a, b, b * b])

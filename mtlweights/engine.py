@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import gradients, sharded, writing
 from .distributed import Ranks
-from .gathering import Gatherer, reached
+from .gathering import Gatherer
 from .gradients import Found
 from .record import Leaves
 from .representation import Representation
@@ -25,7 +25,7 @@ from .step import Batch, Step
 from .strategies import JacobianStrategy, LossStrategy
 from .validation import Validation
 from .weighing import Weigher
-from .window import Window
+from .window import Window, reached
 
 Weighed = tuple[Step, Callable[[], Found]]
 

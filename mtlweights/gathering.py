@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -63,14 +62,13 @@ class Gatherer:
         several = self.weigher.ranks.number > 1
         params = self.window.params()
         leaves = self.sharing.arrange(self.sharing.record.everything(params) if several else params)
+        leaves.here = [self.window.tasks.get(id(param), 0) for param in leaves.params]
         batch, rows = self.window.take(leaves)
         n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
-        here = reached([i % n_tasks for i in batch.present], rows)
-        leaves.here = here
         if several and not averaged:
             step, rows = self._average(batch, rows, list(range(len(leaves.params))))
         else:
-            leaves.learn(here)
+            leaves.learn(leaves.here)
             step = self.weigher.alone(batch.present, batch.values, batch.counts)
         stacked = (step, rows) if k == 1 else unstack(step, rows, k, n_tasks)
         return None if stacked is None else (*stacked, batch.factor, leaves)
@@ -87,13 +85,3 @@ class Gatherer:
         if graph is None or graph.compiled or not (gramian and alone) or self.mode in ("rows", "features"):
             return {}
         return factors.plan(graph, len(batch.values), params, self.mode == "gramian")
-
-
-def reached(present: Sequence[int], rows: Sequence[Row]) -> list[int]:
-    """For each parameter the tasks that have a row there, bit i for task i."""
-    masks = [0] * len(rows[0])
-    for i, row in zip(present, rows, strict=True):
-        for k, gradient in enumerate(row):
-            if gradient is not None:
-                masks[k] |= 1 << i
-    return masks

@@ -84,7 +84,7 @@ def weighted_pass(
 
 
 def _real(gradient: Tensor | None) -> Tensor | None:
-    """A complex gradient as a real one [..., 2]: the inner products and combinations are those of the reals."""
+    """A complex gradient as a real one [..., 2], with its inner products and combinations."""
     if gradient is None or not gradient.is_complex():
         return gradient
     return torch.view_as_real(gradient.resolve_conj())
@@ -265,8 +265,8 @@ def refuse_transforms(losses: Sequence[Tensor]) -> None:
     """Raise ValueError for losses inside ``torch.func``'s grad, vmap and the like."""
     if any(torch._C._functorch.is_functorch_wrapped_tensor(loss) for loss in losses):
         raise ValueError(
-            "A loss comes from inside a torch.func transform (grad, vmap, jacrev ...), which cannot go through a "
-            "balancer: take the losses' gradients there, or call the balancer outside of it."
+            "A loss comes from inside a torch.func transform (grad, vmap, jacrev ...), which cannot go through "
+            "a balancer: take the losses' gradients there, or call the balancer outside of it."
         )
 
 

@@ -17,6 +17,24 @@ Edge = tuple[Any, int]  # a node and which of its outputs, None at the end of th
 Probe = Callable[[Node, int], "frozenset[int] | None"]
 
 
+def nodes(losses: Iterable[Tensor]) -> Iterator[Node]:
+    """Every node of the graph behind the losses, once, as far as the caller goes on."""
+    stack = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                stack.append(following)
+
+
+def leaf(node: Node) -> Tensor | None:
+    """The leaf whose gradient this node accumulates, if it is such a node."""
+    return getattr(node, "variable", None) if type(node).__name__ == "AccumulateGrad" else None
+
+
 class Graph:
     """The graph behind some losses, walked once.
 
@@ -64,17 +82,16 @@ class Graph:
 
     def _meet(self, node: Node, edges: Sequence[Edge]) -> int:
         """The leaves below all values of a node whose following nodes are known."""
-        kind = type(node).__name__
-        if kind == "AccumulateGrad":
-            leaf: Tensor = node.variable  # type: ignore[attr-defined]
-            if hasattr(leaf, "_is_anchor"):
+        kind, param = type(node).__name__, leaf(node)
+        if param is not None:
+            if hasattr(param, "_is_anchor"):
                 raise ValueError(
                     "A loss is the scalar of another balancer whose gradient is not known yet (several "
                     "processes, FSDP2, an accumulation window): give this balancer the losses themselves, or "
                     "the inner one a loss-based strategy."
                 )
             self.nodes.append(node)
-            self.leaves.append(leaf)
+            self.leaves.append(param)
             return 1 << len(self.leaves) - 1
         if kind == "CheckpointFunctionBackward":
             raise ValueError(
@@ -163,7 +180,7 @@ def depends(node: Any, output: int) -> frozenset[int] | None:
     seed = torch.full(metadata.shape, torch.nan, dtype=metadata.dtype, device=metadata.device)
     places = [k for k, (following, _) in enumerate(node.next_functions) if following is not None]
     ends = [GradientEdge(*node.next_functions[k]) for k in places]
-    leaves = [leaf for end in ends if (leaf := getattr(end.node, "variable", None)) is not None]
+    leaves = [param for end in ends if (param := leaf(end.node)) is not None]
     with torch.autograd.set_detect_anomaly(False), unhooked(leaves):
         found = torch.autograd.grad(
             [GradientEdge(node, output)], ends, [seed], retain_graph=True, allow_unused=True
@@ -193,9 +210,9 @@ def uses(graph: Graph, params: Sequence[Tensor]) -> dict[int, list[Use]]:
             if following is not None:
                 users.setdefault(following, []).append((node, place))
     found = {
-        place_of[id(leaf)]: list(_uses_of(node, users, "transposed"))
-        for node, leaf in zip(graph.nodes, graph.leaves, strict=True)
-        if id(leaf) in place_of
+        place_of[id(param)]: list(_uses_of(node, users, "transposed"))
+        for node, param in zip(graph.nodes, graph.leaves, strict=True)
+        if id(param) in place_of
     }
     return {
         k: [use for use in every if use is not None]

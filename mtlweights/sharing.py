@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from . import sharded
+from . import graph, sharded
 from .gradients import elements
 from .graph import Graph
 from .record import OUTSIDE, Leaves, Record
@@ -61,7 +61,7 @@ class Sharing:
         if self.sharded and self.model is not None:
             sharded.reshard(self.model)
             return next((p for p in self.model.parameters() if p.requires_grad), None)
-        found = next(iter(Graph(losses, self.record.probe).leaves), None)
+        found = next((p for node in graph.nodes(losses) if (p := graph.leaf(node)) is not None), None)
         # FSDP1 with use_orig_params: the leaf is flat, the optimizer holds the parameters it is made of
         parts = getattr(found, "_params", None) or [found]
         return next((part for part in parts if part is not None and part.requires_grad), None)
@@ -78,27 +78,27 @@ class Sharing:
         if self.sharded and self.model is not None:
             sharded.reshard(self.model)
             return self.arrange(p for p in self.model.parameters() if p.requires_grad)
-        graph = Graph(losses, self.record.probe)
-        for leaf in graph.leaves:
-            sharded.check_leaf(leaf)
-        found = graph.leaves
+        behind = Graph(losses, self.record.probe)
+        found = behind.leaves
+        for param in found:
+            sharded.check_leaf(param)
         if everywhere:  # inputs of the network are each rank's own
             found = self.record.everything(p for p in found if isinstance(p, nn.Parameter))
-        leaves = self.arrange(found, graph)
-        masks = {id(leaf): 0 for leaf in graph.leaves}
-        for i, reached in zip(present, graph.reached, strict=True):
-            for k, leaf in enumerate(graph.leaves):
-                masks[id(leaf)] |= (reached >> k & 1) << i
+        leaves = self.arrange(found, behind)
+        masks = {id(param): 0 for param in behind.leaves}
+        for i, reached in zip(present, behind.reached, strict=True):
+            for k, param in enumerate(behind.leaves):
+                masks[id(param)] |= (reached >> k & 1) << i
         leaves.here = [masks.get(id(param), 0) for param in leaves.params]
         if not everywhere:
             leaves.learn(leaves.here)
         return leaves
 
-    def arrange(self, params: Iterable[Tensor], graph: Graph | None = None) -> Leaves:
+    def arrange(self, params: Iterable[Tensor], behind: Graph | None = None) -> Leaves:
         """These parameters in the model's order, then in that of their meeting; nobody reaches them yet."""
         pairs = sorted(((self.record.of(p), p) for p in params), key=lambda pair: pair[0].place)
         known, ordered = [k for k, _ in pairs], [p for _, p in pairs]
-        return Leaves(len(self.tasks), ordered, known, [0] * len(pairs), graph)
+        return Leaves(len(self.tasks), ordered, known, [0] * len(pairs), behind)
 
     def everything(self) -> Leaves:
         """All trainable parameters known: of the model, and met outside it."""

@@ -36,6 +36,7 @@ class Window:
     def _clear(self) -> None:
         self.rows: dict[int, dict[int, Tensor]] = {}  # place -> id of a parameter -> gradient
         self.reached: dict[int, Tensor] = {}
+        self.tasks: dict[int, int] = {}  # id of a parameter -> those that reach it, bit i for task i
         self.losses: dict[int, Tensor] = {}
         self.counts: dict[int, Tensor] = {}
         self.factor: Tensor | float = 0.0
@@ -105,9 +106,12 @@ class Window:
         offset = self.seen % self.batches * self.n_tasks
         self.seen += 1
         self.factor = self.factor + batch.factor
-        for k, param in enumerate(batch.leaves.params):
-            if any(row[k] is not None for row in rows):
+        whole = batch.leaves.graph is None  # of shards, which rows alone tell of
+        masks = reached(batch.present, rows) if whole else batch.leaves.here
+        for param, tasks in zip(batch.leaves.params, masks, strict=True):
+            if tasks:
                 self.reached[id(param)] = param
+                self.tasks[id(param)] = self.tasks.get(id(param), 0) | tasks
         places = [i + offset for i in batch.present]
         for i, row, value, number in zip(places, rows, batch.values, batch.counts, strict=True):
             loss = value.detach()
@@ -136,6 +140,16 @@ class Window:
         whole = Batch(present, list(losses), list(counts), leaves, torch.as_tensor(self.factor))
         self._clear()
         return whole, rows
+
+
+def reached(present: Sequence[int], rows: Sequence[Row]) -> list[int]:
+    """For each parameter the tasks that have a row there, bit i for task i."""
+    masks = [0] * len(rows[0])
+    for i, row in zip(present, rows, strict=True):
+        for k, gradient in enumerate(row):
+            if gradient is not None:
+                masks[k] |= 1 << i
+    return masks
 
 
 def merge(
