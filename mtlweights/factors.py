@@ -1,13 +1,13 @@
 """Gradients of weights that are never formed: the two factors of a matrix product are enough.
 
 A linear layer with inputs A [N, i] and output gradients D_t [N, o] has the weight gradient D_t^T A. Inner
-products of two tasks' gradients are those of ``R D_t`` with ``R^T R = A A^T``, and their weighted sum is
+products of two tasks' gradients are ``sum((A A^T) * (D_s D_t^T))``, and their weighted sum is
 ``(sum_t w_t D_t)^T A``: one product for all tasks. An embedding's gradient is D_t summed by token id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from .inner import inner
 
 Weight = float | Tensor
 
+BLOCK = 1 << 20  # elements of all tasks' factors that are in float64 at a time
 TRAFFIC = 100  # writing, reading and freeing one element of a row costs about as much as this many products
 
 
@@ -78,16 +79,21 @@ def _closed(weight: Tensor, uses: Sequence[Use], n_tasks: int) -> int:
 
 
 def gramian(products: Sequence[Product | None]) -> Tensor:
-    """The Gramian [m, m], float64, of these gradients in one weight."""
+    """The Gramian [m, m], float64, of these gradients in one weight.
+
+    Of what exact arithmetic makes of the float32 factors, to about 1e-16 of the terms it is summed from. A
+    gradient formed in float32 is right to 1e-7 of these terms, so a direction of this Gramian is as long as the
+    one that is written, wherever float32 has any digit of that.
+    """
     first = next(p for p in products if p is not None)
     uses, weight, m = first.uses, first.weight, len(products)
     inputs = torch.cat([use.input for use in uses]) if len(uses) > 1 else uses[0].input
+    found = [None if p is None else _outputs(p) for p in products]
     if uses[0].kind == "embedding":
-        return _of_samples(_by_token(_stacked(products), inputs))
+        return _of_tokens(found, inputs)
     if _closed(weight, uses, m) < m * (m + len(inputs)) * weight.numel():
-        outputs = _stacked(products)
-        return _of_samples((_root(inputs).to(outputs.dtype) @ outputs.flatten(1)).view_as(outputs))
-    return inner([None if p is None else _float(p.dense()).reshape(-1) for p in products])
+        return _of_samples(found, inputs)
+    return _of_formed(found, inputs)
 
 
 def combine(products: Sequence[Product | None], weights: Sequence[Weight]) -> Tensor:
@@ -104,35 +110,47 @@ def combine(products: Sequence[Product | None], weights: Sequence[Weight]) -> Te
     return _form(first.weight, first.uses, outputs)
 
 
-def _stacked(products: Sequence[Product | None]) -> Tensor:
-    """D of all tasks [N, m, o], zero where not reached."""
-    found = [None if p is None else _outputs(p) for p in products]
+def _blocks(found: Sequence[Tensor | None]) -> Iterator[list[Tensor]]:
+    """D of all tasks, zero where not reached, in float64: m times [N, c], c columns at a time."""
     like = next(d for d in found if d is not None)
-    return torch.stack([torch.zeros_like(like) if d is None else d for d in found], 1)
+    blank = like.new_zeros(1, 1).expand_as(like)
+    step = max(1, BLOCK // (len(found) * len(like)))
+    for block in zip(*[(blank if d is None else d).split(step, 1) for d in found], strict=True):
+        yield [d.double() for d in block]
 
 
-def _of_samples(outputs: Tensor) -> Tensor:
-    """The Gramian [m, m] of [N, m, o]: the sum of those of N samples."""
-    gram = torch.bmm(outputs, outputs.mT).double().sum(0)
+def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
+    """``sum((A A^T) * (D_s D_t^T))``."""
+    kernel = torch.zeros(len(inputs), len(inputs), dtype=torch.float64, device=inputs.device)
+    for part in inputs.split(max(1, BLOCK // len(inputs)), 1):
+        wide = part.double()
+        kernel.addmm_(wide, wide.T)
+    gram: Tensor | float = 0.0
+    for block in _blocks(found):
+        outputs = torch.stack([d.T for d in block])
+        m, c, n = outputs.shape
+        gram = gram + outputs.view(m, c * n) @ (outputs.view(m * c, n) @ kernel).view(m, c * n).T
+    assert isinstance(gram, Tensor)
     return (gram + gram.T) / 2
 
 
-def _root(inputs: Tensor) -> Tensor:
-    """R [N, N] with R^T R = A A^T, so that R D_t has the inner products of the gradients, to their accuracy.
-
-    ``sum((A A^T) * (D_s D_t^T))`` itself loses twice as many digits where samples cancel. The ridge, for an
-    A A^T without full rank, is far below that.
-    """
+def _of_formed(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
+    """Of the gradients, some of their elements at a time."""
     wide = inputs.double()
-    kernel = wide @ wide.T
-    ridge = 1e-12 * kernel.diagonal().sum() + torch.finfo(wide.dtype).tiny
-    kernel.diagonal().add_(ridge)
-    root: Tensor = torch.linalg.cholesky_ex(kernel).L.T
-    return root
+    grams = [inner([(d.T @ wide).reshape(-1) for d in block]) for block in _blocks(found)]
+    return torch.stack(grams).sum(0)
 
 
-def _float(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def _of_tokens(found: Sequence[Tensor | None], ids: Tensor) -> Tensor:
+    """Of an embedding's gradients, which are summed by token."""
+    ordered, order = ids.sort()
+    place = torch.empty_like(ids)
+    place[order] = torch.cat([ids.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
+    grams = []
+    for block in _blocks(found):
+        rows = [torch.zeros_like(d).index_add_(0, place, _tokens(d, ids)) for d in block]
+        grams.append(inner([row.view(-1) for row in rows]))
+    return torch.stack(grams).sum(0)
 
 
 def _outputs(product: Product) -> Tensor:
@@ -143,16 +161,7 @@ def _outputs(product: Product) -> Tensor:
         like.new_zeros(len(use.input), width) if d is None else d.reshape(-1, width)
         for use, d in zip(product.uses, product.outputs, strict=True)
     ]
-    return _float(torch.cat(parts) if len(parts) > 1 else parts[0])
-
-
-def _by_token(outputs: Tensor, ids: Tensor) -> Tensor:
-    """[N, m, o] summed by token: a row per token that occurs, in the order of ids, then zeros."""
-    ordered, order = ids.sort()
-    place = (ordered[1:] != ordered[:-1]).cumsum(0)
-    place = torch.cat([place.new_zeros(1), place])
-    rows = _tokens(outputs.flatten(1), ids)[order]
-    return torch.zeros_like(rows).index_add_(0, place, rows).view_as(outputs)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _tokens(d: Tensor, ids: Tensor) -> Tensor:

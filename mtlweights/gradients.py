@@ -77,7 +77,7 @@ def weighted_pass(
 
 
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
-    """Inner products of the rows over the parameters ``columns``, float64 [m, m] on their device."""
+    """Inner products of the rows over the parameters ``columns``, [m, m], as `inner` gives them."""
     terms: list[Tensor] = []
     small: list[list[Tensor]] = []
     for column in columns:
