@@ -15,11 +15,11 @@ from torch import Tensor
 
 from . import graph
 from .graph import Use
-from .inner import inner
+from .inner import inner, mix
 
 Weight = float | Tensor
 
-BLOCK = 1 << 20  # elements of all tasks' factors that are in float64 at a time
+BLOCK = 1 << 22  # elements of all tasks' factors that are in float64 at a time
 TRAFFIC = 100  # writing, reading and freeing one element of a row costs about as much as this many products
 
 
@@ -96,27 +96,31 @@ def gramian(products: Sequence[Product | None]) -> Tensor:
     return _of_formed(found, inputs)
 
 
-def combine(products: Sequence[Product | None], weights: Sequence[Weight]) -> Tensor:
-    """``sum_i weights[i] * gradient_i``, of the weight's shape."""
+def combine(
+    products: Sequence[Product | None], weights: Sequence[Weight], cancels: bool = False
+) -> Tensor:
+    """``sum_i weights[i] * gradient_i``, of the weight's shape; where that ``cancels``, D summed in float64."""
     first = next(p for p in products if p is not None)
     outputs: list[Tensor | None] = []
     for k in range(len(first.uses)):
         total: Tensor | None = None
-        for product, weight in zip(products, weights, strict=True):
-            part = None if product is None else product.outputs[k]
-            if part is not None:
-                total = part * weight if total is None else torch.add(total, part * weight)
+        parts = [p if p is None else p.outputs[k] for p in products]
+        some = [(d, w) for d, w in zip(parts, weights, strict=True) if d is not None]
+        if cancels and some:
+            total = mix([d for d, _ in some], [w for _, w in some])
+        else:
+            for d, w in some:
+                total = d * w if total is None else torch.add(total, d * w)
         outputs.append(total)
     return _form(first.weight, first.uses, outputs)
 
 
-def _blocks(found: Sequence[Tensor | None]) -> Iterator[list[Tensor]]:
-    """D of all tasks, zero where not reached, in float64: m times [N, c], c columns at a time."""
+def _blocks(found: Sequence[Tensor | None]) -> Iterator[Sequence[Tensor]]:
+    """D of all tasks, zero where not reached: m times [N, c], c columns at a time."""
     like = next(d for d in found if d is not None)
     blank = like.new_zeros(1, 1).expand_as(like)
     step = max(1, BLOCK // (len(found) * len(like)))
-    for block in zip(*[(blank if d is None else d).split(step, 1) for d in found], strict=True):
-        yield [d.double() for d in block]
+    return zip(*[(blank if d is None else d).split(step, 1) for d in found], strict=True)
 
 
 def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
@@ -125,31 +129,34 @@ def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
     for part in inputs.split(max(1, BLOCK // len(inputs)), 1):
         wide = part.double()
         kernel.addmm_(wide, wide.T)
-    gram: Tensor | float = 0.0
+    grams = []
     for block in _blocks(found):
-        outputs = torch.stack([d.T for d in block])
-        m, c, n = outputs.shape
-        gram = gram + outputs.view(m, c * n) @ (outputs.view(m * c, n) @ kernel).view(m, c * n).T
-    assert isinstance(gram, Tensor)
+        outputs = torch.stack(list(block)).double()
+        products = torch.bmm(kernel.expand(len(block), -1, -1), outputs)
+        grams.append(outputs.flatten(1) @ products.flatten(1).T)
+    gram = torch.stack(grams).sum(0)
     return (gram + gram.T) / 2
 
 
 def _of_formed(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
     """Of the gradients, some of their elements at a time."""
     wide = inputs.double()
-    grams = [inner([(d.T @ wide).reshape(-1) for d in block]) for block in _blocks(found)]
+    grams = [inner([(d.double().T @ wide).reshape(-1) for d in block]) for block in _blocks(found)]
     return torch.stack(grams).sum(0)
 
 
 def _of_tokens(found: Sequence[Tensor | None], ids: Tensor) -> Tensor:
-    """Of an embedding's gradients, which are summed by token."""
+    """Of an embedding's gradients: D summed by token, padding in a row that is left out."""
+    n = len(ids)
     ordered, order = ids.sort()
     place = torch.empty_like(ids)
     place[order] = torch.cat([ids.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
+    place = torch.where(ids < 0, n, place)
     grams = []
     for block in _blocks(found):
-        rows = [torch.zeros_like(d).index_add_(0, place, _tokens(d, ids)) for d in block]
-        grams.append(inner([row.view(-1) for row in rows]))
+        blank = torch.zeros(n + 1, block[0].shape[1], dtype=torch.float64, device=ids.device)
+        rows = [blank.index_add(0, place, d.double())[:n] for d in block]
+        grams.append(inner([row.reshape(-1) for row in rows]))
     return torch.stack(grams).sum(0)
 
 

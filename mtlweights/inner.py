@@ -1,4 +1,4 @@
-"""Inner products of rows, right to the last digits of float64: float32 rows lose nothing in them.
+"""Inner products and weighted sums of rows, right to the last digits of float64: float32 rows lose nothing in them.
 
 Near-opposed gradients need that. The sine of a small angle is what is left of two squares that cancel: from
 products in float32 no angle below 5e-4 is to be had, from these every angle that float32 rows can have.
@@ -17,6 +17,7 @@ from torch import Tensor
 BLOCK = 1 << 15  # rows shorter than this are worth putting end to end
 BUFFER = 1 << 19  # elements of all rows together that a CPU converts at a time: they stay in its cache
 LEAST = 1 << 14  # of one row
+PIECE = 1 << 17  # elements of one row that are weighted at a time
 BATCH = 1 << 22  # elements of all rows together that a GPU converts at a time
 STRIP = 1 << 12  # elements of one row in one of a GPU's parallel products
 FEW = 10  # rows up to which a CPU's dot products are faster than its matrix products
@@ -38,6 +39,17 @@ def inner(rows: Sequence[Tensor | None]) -> Tensor:
     index = torch.tensor(some, device=gram.device)
     whole[index[:, None], index] = gram
     return whole
+
+
+def mix(rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
+    """``sum_i weights[i] * rows[i]``, rounded once, to the type of the rows, which are of one shape."""
+    out = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
+    short = out.device.type == "mps"
+    wide = out.dtype if short else torch.promote_types(out.dtype, torch.float64)
+    pieces = [row.reshape(-1).split(PIECE) for row in rows]
+    for k, piece in enumerate(out.view(-1).split(PIECE)):
+        piece.copy_(sum(row[k].to(wide) * weight for row, weight in zip(pieces, weights, strict=True)))
+    return out
 
 
 def _on_cpu(rows: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,8 @@ from .state import State
 from .step import Step
 from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
+CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
+
 
 @dataclass
 class Weigher:
@@ -106,6 +108,7 @@ class Weigher:
         if step.stack is not None:
             step.stack, weights = weights, weights.reshape(2, self.batches, m).sum(1)
         self._keep(step, weights)
+        step.cancels = _cancel(full[:n, :n], step.trunk if step.stack is None else step.stack[0])
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
         """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
@@ -151,10 +154,21 @@ class Weigher:
         return gradients.unflatten(direction * factor, at, params)
 
     def host(self, *parts: Tensor) -> np.ndarray:
-        """The step's one copy to the host: the given tensors end to end, float64."""
+        """The step's one copy to the host: the given tensors end to end, float64.
+
+        Float64 on the way too: a square of float32 is out of float32's range from 2e19 on.
+        """
         flag = [] if self.late_flag is None else [self.late_flag]
-        packed = torch.cat([p.to(parts[0]).reshape(-1) for p in [*flag, *parts]]).cpu().double()
+        device = parts[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        packed = torch.cat([p.to(device).to(wide).reshape(-1) for p in [*flag, *parts]]).cpu().double()
         if flag:
             self.late_flag = None
             self.state.commit(packed[0])
         return np.asarray(packed[len(flag) :].numpy())
+
+
+def _cancel(gram: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether ``sum_i weights_i row_i`` is far shorter than its terms, of rows with this Gramian [n, n]."""
+    terms = np.abs(weights) * np.sqrt(np.diagonal(gram))
+    return bool(weights @ gram @ weights < (terms.sum() / CANCELS) ** 2)
