@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from .scaling import UNCERTAIN
+
 #: Added to the cosine matrix's diagonal: no weight exceeds about 1e7 times what it is without conflict.
 _RIDGE = 1e-14
-#: Of a gradient's length, what float32 leaves uncertain in it after a backward pass.
-_UNCERTAIN = 1e-6
 
 
 def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
@@ -46,7 +46,7 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
 
 def _certain(matrix: np.ndarray, pull: np.ndarray, b: np.ndarray) -> float:
     """What to shrink b by: 1 where ``|sum_i b_i g_i|`` is far above what it is uncertain by, else less."""
-    uncertain = _UNCERTAIN**2 * float(b**2 @ pull)
+    uncertain = UNCERTAIN**2 * float(b**2 @ pull)
     length = max(float(b @ matrix @ b), _RIDGE * uncertain)
     return max(1 / (1 + (uncertain / length) ** 2), 1 / max(1.0, float(b.max())))
 
