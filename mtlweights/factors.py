@@ -81,9 +81,9 @@ def _closed(weight: Tensor, uses: Sequence[Use], n_tasks: int) -> int:
 def gramian(products: Sequence[Product | None]) -> Tensor:
     """The Gramian [m, m], float64, of these gradients in one weight.
 
-    Of what exact arithmetic makes of the float32 factors, to about 1e-16 of the terms it is summed from. A
-    gradient formed in float32 is right to 1e-7 of these terms, so a direction of this Gramian is as long as the
-    one that is written, wherever float32 has any digit of that.
+    Of what exact arithmetic makes of the float32 factors, to 1e-15 of the terms it is summed from: their
+    cosines are right to 1e-12 unless samples cancel to less than a thirtieth. A gradient formed in float32 is
+    right to 1e-7 of its terms, as is the direction that is written: far more than is lost here.
     """
     first = next(p for p in products if p is not None)
     uses, weight, m = first.uses, first.weight, len(products)
@@ -96,17 +96,15 @@ def gramian(products: Sequence[Product | None]) -> Tensor:
     return _of_formed(found, inputs)
 
 
-def combine(
-    products: Sequence[Product | None], weights: Sequence[Weight], cancels: bool = False
-) -> Tensor:
-    """``sum_i weights[i] * gradient_i``, of the weight's shape; where that ``cancels``, D summed in float64."""
+def combine(products: Sequence[Product | None], weights: Sequence[Weight], wide: bool = False) -> Tensor:
+    """``sum_i weights[i] * gradient_i``, of the weight's shape; ``wide``: D is summed in float64."""
     first = next(p for p in products if p is not None)
     outputs: list[Tensor | None] = []
     for k in range(len(first.uses)):
         total: Tensor | None = None
         parts = [p if p is None else p.outputs[k] for p in products]
         some = [(d, w) for d, w in zip(parts, weights, strict=True) if d is not None]
-        if cancels and some:
+        if wide and some:
             total = mix([d for d, _ in some], [w for _, w in some])
         else:
             for d, w in some:

@@ -121,13 +121,12 @@ def unflatten(direction: Tensor, columns: Sequence[int], params: Sequence[Tensor
     return {c: piece.view_as(params[c]) for c, piece in zip(columns, pieces, strict=True)}
 
 
-def combine(
-    rows: Sequence[Row], column: int, weights: Sequence[Weight], cancels: bool = False
-) -> Tensor | None:
+def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: bool = False) -> Tensor | None:
     """``sum_i weights[i] * rows[i]`` for one parameter. Takes the gradients out of the rows.
 
-    Summed in float64 where the weighted rows ``cancel``: rounded in float32, each of them leaves an error of
-    its own length, and so does its weight. The first product allocates: autograd may hand the same tensor to two parameters, or one with
+    ``wide``: in float64, for rows that cancel; rounded in float32, each of them leaves an error of its own
+    length, and so does its weight.
+    The first product allocates: autograd may hand the same tensor to two parameters, or one with
     overlapping memory, so nothing that it returned is written to.
     """
     total: Tensor | None = None
@@ -135,9 +134,9 @@ def combine(
     for row in rows:
         row[column] = None
     if any(isinstance(gradient, Product) for gradient in taken):
-        return factors.combine(taken, weights, cancels)
+        return factors.combine(taken, weights, wide)
     some = [(g, w) for g, w in zip(taken, weights, strict=True) if g is not None]
-    if cancels and some and not any(g.is_sparse for g, _ in some):
+    if wide and some and not any(g.is_sparse for g, _ in some):
         return mix([g for g, _ in some], [w for _, w in some])
     for k, weight in enumerate(weights):
         gradient, taken[k] = taken[k], None

@@ -1,4 +1,4 @@
-"""Inner products and weighted sums of rows, right to the last digits of float64: float32 rows lose nothing in them.
+"""Inner products and weighted sums of rows in float64, in which float32 rows lose nothing.
 
 Near-opposed gradients need that. The sine of a small angle is what is left of two squares that cancel: from
 products in float32 no angle below 5e-4 is to be had, from these every angle that float32 rows can have.
@@ -106,8 +106,8 @@ def compensated(rows: Sequence[Tensor]) -> Tensor:
         parts.append(torch.stack([torch.cat(part) for part in zip(*sums, strict=True)]))
     gram = torch.zeros(m, m, dtype=torch.float64)
     left, right = torch.tril_indices(m, m)
-    sums = torch.stack(parts).cpu().double().sum((0, 1)) if parts else 0.0
-    gram[left, right] = gram[right, left] = sums
+    total = torch.stack(parts).cpu().double().sum((0, 1)) if parts else gram.new_zeros(1)
+    gram[left, right] = gram[right, left] = total
     scale = torch.tensor(powers, dtype=torch.float64).neg().exp2()
     return gram * scale * scale[:, None]
 

@@ -17,6 +17,7 @@ from .state import State
 from .step import Step
 from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
+TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
 CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
 
 
@@ -108,7 +109,8 @@ class Weigher:
         if step.stack is not None:
             step.stack, weights = weights, weights.reshape(2, self.batches, m).sum(1)
         self._keep(step, weights)
-        step.cancels = _cancel(full[:n, :n], step.trunk if step.stack is None else step.stack[0])
+        per_row = step.trunk if step.stack is None else step.stack[0]
+        step.wide = _too_short(full[:n, :n], np.asarray(per_row))
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
         """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
@@ -168,7 +170,13 @@ class Weigher:
         return np.asarray(packed[len(flag) :].numpy())
 
 
-def _cancel(gram: np.ndarray, weights: np.ndarray) -> bool:
-    """Whether ``sum_i weights_i row_i`` is far shorter than its terms, of rows with this Gramian [n, n]."""
-    terms = np.abs(weights) * np.sqrt(np.diagonal(gram))
-    return bool(weights @ gram @ weights < (terms.sum() / CANCELS) ** 2)
+def _too_short(gram: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether float32 would lose ``sum_i weights_i row_i``, of rows with this Gramian [n, n].
+
+    The terms cancel, and their rounding errors are those of their own lengths; or a weight is near the ends
+    of float32's range, where its product with a row still may be far from them.
+    """
+    size = np.abs(weights)
+    total = size @ np.sqrt(np.diagonal(gram))
+    extreme = (size > 1 / TINY) | ((size < TINY) & (size > 0))
+    return bool(extreme.any() or weights @ gram @ weights < (total / CANCELS) ** 2)

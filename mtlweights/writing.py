@@ -27,7 +27,7 @@ def combine(
     trunk, heads = (_items(weights, len(rows)) for weights in per_row)
     for k, param in enumerate(params):
         weights = trunk if shared[k] else heads
-        part = pieces[k] if k in pieces else gradients.combine(rows, k, weights, step.cancels)
+        part = pieces[k] if k in pieces else gradients.combine(rows, k, weights, step.wide)
         gradients.accumulate(param, part if part is None else sharded.like(param, part))
 
 

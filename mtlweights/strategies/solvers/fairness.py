@@ -23,8 +23,8 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
     Where gradients cancel, the weights would be infinite, and their direction all that the gradients
     are wrong by. So from there on where that is as long as the direction itself (two gradients less than
     1e-6 from opposed, in float64 too), the weights shrink together to the size they have without
-    conflict, and the direction to zero up to rounding; at 1e-4 from opposed they are 4e-8 smaller. A zero gradient gets the largest weight of
-    the others, 1 if there is none.
+    conflict, and the direction to zero up to rounding; at 1e-4 from opposed they are 4e-8 smaller. A
+    zero gradient gets the largest weight of the others, 1 if there is none.
     """
     power = 1 / alpha
     squared = np.diagonal(gram)
