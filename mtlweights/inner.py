@@ -61,7 +61,9 @@ def _on_cpu(rows: Sequence[Tensor]) -> Tensor:
         size = min(step, n - start)
         for place, row in zip(wide, rows, strict=True):
             place[:size].copy_(row[start : start + size])
-        gram += _by_dots(array[:, :size]) if m <= FEW else array[:, :size] @ array[:, :size].T
+        block = array[:, :size]
+        with np.errstate(all="ignore"):  # a row that is not finite is the caller's to see
+            gram += _by_dots(block) if m <= FEW else block @ block.T
     return torch.from_numpy(gram)
 
 
