@@ -19,7 +19,8 @@ from .inner import inner, mix
 
 Weight = float | Tensor
 
-BLOCK = 1 << 22  # elements of all tasks' factors that are in float64 at a time
+BLOCK = 1 << 17  # elements of all tasks' factors that are in float64 at a time: they stay in a CPU's cache
+TOKENS = 1 << 22  # where they are summed by token, for which few columns at a time are slow
 TRAFFIC = 100  # writing, reading and freeing one element of a row costs about as much as this many products
 
 
@@ -113,11 +114,11 @@ def combine(products: Sequence[Product | None], weights: Sequence[Weight], wide:
     return _form(first.weight, first.uses, outputs)
 
 
-def _blocks(found: Sequence[Tensor | None]) -> Iterator[Sequence[Tensor]]:
+def _blocks(found: Sequence[Tensor | None], elements: int) -> Iterator[Sequence[Tensor]]:
     """D of all tasks, zero where not reached: m times [N, c], c columns at a time."""
     like = next(d for d in found if d is not None)
     blank = like.new_zeros(1, 1).expand_as(like)
-    step = max(1, BLOCK // (len(found) * len(like)))
+    step = max(1, elements // (len(found) * len(like)))
     return zip(*[(blank if d is None else d).split(step, 1) for d in found], strict=True)
 
 
@@ -128,7 +129,7 @@ def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
         wide = part.double()
         kernel.addmm_(wide, wide.T)
     grams = []
-    for block in _blocks(found):
+    for block in _blocks(found, BLOCK):
         outputs = torch.stack(list(block)).double()
         products = torch.bmm(kernel.expand(len(block), -1, -1), outputs)
         grams.append(outputs.flatten(1) @ products.flatten(1).T)
@@ -139,7 +140,7 @@ def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
 def _of_formed(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
     """Of the gradients, some of their elements at a time."""
     wide = inputs.double()
-    grams = [inner([(d.double().T @ wide).reshape(-1) for d in block]) for block in _blocks(found)]
+    grams = [inner([(d.double().T @ wide).reshape(-1) for d in block]) for block in _blocks(found, BLOCK)]
     return torch.stack(grams).sum(0)
 
 
@@ -151,7 +152,7 @@ def _of_tokens(found: Sequence[Tensor | None], ids: Tensor) -> Tensor:
     place[order] = torch.cat([ids.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
     place = torch.where(ids < 0, n, place)
     grams = []
-    for block in _blocks(found):
+    for block in _blocks(found, TOKENS):
         blank = torch.zeros(n + 1, block[0].shape[1], dtype=torch.float64, device=ids.device)
         rows = [blank.index_add(0, place, d.double())[:n] for d in block]
         grams.append(inner([row.reshape(-1) for row in rows]))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 BLOCK = 1 << 15  # rows shorter than this are worth putting end to end
 BUFFER = 1 << 19  # elements of all rows together that a CPU converts at a time: they stay in its cache
-LEAST = 1 << 14  # of one row
+LEAST, MOST = 1 << 14, 1 << 16  # of one row; a larger buffer costs more in page faults than it saves
 PIECE = 1 << 17  # elements of one row that are weighted at a time
 BATCH = 1 << 22  # elements of all rows together that a GPU converts at a time
 STRIP = 1 << 12  # elements of one row in one of a GPU's parallel products
@@ -54,7 +54,7 @@ def mix(rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:
 
 def _on_cpu(rows: Sequence[Tensor]) -> Tensor:
     m, n = len(rows), rows[0].numel()
-    step = max(1, min(n, max(LEAST, BUFFER // m)))
+    step = max(1, min(n, MOST, max(LEAST, BUFFER // m)))
     wide = torch.empty(m, step, dtype=torch.float64)
     array, gram = wide.numpy(), np.zeros((m, m))
     for start in range(0, n, step):

@@ -131,6 +131,7 @@ def test_every_mode(mode, factor, monkeypatch):
     if mode in ("samples", "formed"):
         monkeypatch.setattr(factors, "_closed", lambda *_: -1 if mode == "samples" else 1 << 60)
         monkeypatch.setattr(factors, "BLOCK", 100)  # several blocks
+        monkeypatch.setattr(factors, "TOKENS", 100)
     model = Net()
     balancer = Balancer(
         Probe, names(2), model, gradients={"samples": "gramian", "formed": "gramian"}.get(mode, mode)
