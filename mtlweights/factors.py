@@ -20,7 +20,7 @@ from .inner import inner, mix
 Weight = float | Tensor
 
 BLOCK = 1 << 17  # elements of all tasks' factors that are in float64 at a time: they stay in a CPU's cache
-TOKENS = 1 << 22  # where they are summed by token, for which few columns at a time are slow
+LARGE = 1 << 22  # where that would be too few columns at a time
 TRAFFIC = 100  # writing, reading and freeing one element of a row costs about as much as this many products
 
 
@@ -89,6 +89,8 @@ def gramian(products: Sequence[Product | None]) -> Tensor:
     first = next(p for p in products if p is not None)
     uses, weight, m = first.uses, first.weight, len(products)
     inputs = torch.cat([use.input for use in uses]) if len(uses) > 1 else uses[0].input
+    if not len(inputs) or not weight.numel():
+        return torch.zeros(m, m, dtype=torch.float64, device=weight.device)
     found = [None if p is None else _outputs(p) for p in products]
     if uses[0].kind == "embedding":
         return _of_tokens(found, inputs)
@@ -114,23 +116,25 @@ def combine(products: Sequence[Product | None], weights: Sequence[Weight], wide:
     return _form(first.weight, first.uses, outputs)
 
 
-def _blocks(found: Sequence[Tensor | None], elements: int) -> Iterator[Sequence[Tensor]]:
-    """D of all tasks, zero where not reached: m times [N, c], c columns at a time."""
+def _blocks(found: Sequence[Tensor | None], elements: int) -> Iterator[list[Tensor]]:
+    """D of all tasks, zero where not reached: m times [N, c], with c columns of ``elements`` for a task."""
     like = next(d for d in found if d is not None)
     blank = like.new_zeros(1, 1).expand_as(like)
-    step = max(1, elements // (len(found) * len(like)))
-    return zip(*[(blank if d is None else d).split(step, 1) for d in found], strict=True)
+    step = max(1, elements // len(found))
+    return (list(x) for x in zip(*[(blank if d is None else d).split(step, 1) for d in found], strict=True))
 
 
 def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
     """``sum((A A^T) * (D_s D_t^T))``."""
-    kernel = torch.zeros(len(inputs), len(inputs), dtype=torch.float64, device=inputs.device)
-    for part in inputs.split(max(1, BLOCK // len(inputs)), 1):
+    n, device = len(inputs), inputs.device
+    columns = (BLOCK if device.type == "cpu" else LARGE) // n
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=device)
+    for part in inputs.split(max(1, columns), 1):
         wide = part.double()
         kernel.addmm_(wide, wide.T)
     grams = []
-    for block in _blocks(found, BLOCK):
-        outputs = torch.stack(list(block)).double()
+    for block in _blocks(found, columns):
+        outputs = torch.stack(block).double()
         products = torch.bmm(kernel.expand(len(block), -1, -1), outputs)
         grams.append(outputs.flatten(1) @ products.flatten(1).T)
     gram = torch.stack(grams).sum(0)
@@ -138,9 +142,17 @@ def _of_samples(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
 
 
 def _of_formed(found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
-    """Of the gradients, some of their elements at a time."""
-    wide = inputs.double()
-    grams = [inner([(d.double().T @ wide).reshape(-1) for d in block]) for block in _blocks(found, BLOCK)]
+    """Of the gradients, formed some columns of D at a time."""
+    n, width = inputs.shape
+    step = max(1, LARGE // width)
+    grams = []
+    for block in _blocks(found, step):
+        rows = [d.new_zeros(d.shape[1], width, dtype=torch.float64) for d in block]
+        for start in range(0, n, step):
+            wide = inputs[start : start + step].double()
+            for row, d in zip(rows, block, strict=True):
+                row.addmm_(d[start : start + step].double().T, wide)
+        grams.append(inner([row.view(-1) for row in rows]))
     return torch.stack(grams).sum(0)
 
 
@@ -152,10 +164,10 @@ def _of_tokens(found: Sequence[Tensor | None], ids: Tensor) -> Tensor:
     place[order] = torch.cat([ids.new_zeros(1), (ordered[1:] != ordered[:-1]).cumsum(0)])
     place = torch.where(ids < 0, n, place)
     grams = []
-    for block in _blocks(found, TOKENS):
+    for block in _blocks(found, LARGE // n):
         blank = torch.zeros(n + 1, block[0].shape[1], dtype=torch.float64, device=ids.device)
         rows = [blank.index_add(0, place, d.double())[:n] for d in block]
-        grams.append(inner([row.reshape(-1) for row in rows]))
+        grams.append(inner([row.view(-1) for row in rows]))
     return torch.stack(grams).sum(0)
 
 
@@ -172,7 +184,7 @@ def _outputs(product: Product) -> Tensor:
 
 def _tokens(d: Tensor, ids: Tensor) -> Tensor:
     """D [N, width] of an embedding, zero at padding; no host read, as an index of the others would be."""
-    return torch.where((ids >= 0)[:, None], d.reshape(len(ids), -1), 0.0)
+    return torch.where((ids >= 0)[:, None], d.reshape(len(ids), d.shape[-1]), 0.0)
 
 
 def _form(weight: Tensor, uses: Sequence[Use], outputs: Sequence[Tensor | None]) -> Tensor:

@@ -131,7 +131,7 @@ def test_every_mode(mode, factor, monkeypatch):
     if mode in ("samples", "formed"):
         monkeypatch.setattr(factors, "_closed", lambda *_: -1 if mode == "samples" else 1 << 60)
         monkeypatch.setattr(factors, "BLOCK", 100)  # several blocks
-        monkeypatch.setattr(factors, "TOKENS", 100)
+        monkeypatch.setattr(factors, "LARGE", 100)
     model = Net()
     balancer = Balancer(
         Probe, names(2), model, gradients={"samples": "gramian", "formed": "gramian"}.get(mode, mode)
@@ -143,6 +143,14 @@ def test_every_mode(mode, factor, monkeypatch):
         assert {0, 1} <= set(balancer._engine.gatherer.factored)
     tolerance = 1e-12 if factor in (1.0, 65536.0) else 1e-6  # 1e-3 rounds what passes through float32
     assert error(balancer.strategy.seen, expected) < tolerance
+
+
+@pytest.mark.parametrize("mode", ["auto", "gramian"])
+def test_an_empty_batch_adds_nothing(mode):
+    model = Net()
+    balancer = Balancer(Probe, names(2), model, gradients=mode)
+    balancer({task: loss.nan_to_num() for task, loss in model.losses(n=0).items()}).backward()
+    assert (balancer.strategy.seen == 0).all() and model.trunk[0].grad.norm() == 0
 
 
 def test_features_mode():
