@@ -88,11 +88,11 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
         like = next((gradient for gradient in gradients if gradient is not None), None)
         if like is None:
             continue
-        flat = [None if gradient is None else _flat(gradient, like) for gradient in gradients]
+        flat = [None if gradient is None else _flat(gradient) for gradient in gradients]
         if like.numel() >= BLOCK:
             terms.append(inner(flat))
         else:
-            blank = torch.zeros_like(_flat(like, like))
+            blank = torch.zeros_like(_flat(like))
             small.append([blank if gradient is None else gradient for gradient in flat])
     if small:
         terms.append(inner([torch.cat(pieces) for pieces in zip(*small, strict=True)]))
@@ -101,24 +101,36 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
     return torch.stack([term.to(terms[0].device) for term in terms]).sum(0)
 
 
-def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
-    narrow = like.dtype in (torch.float16, torch.bfloat16)
-    if gradient is None:
-        return torch.zeros(like.numel(), dtype=torch.float32 if narrow else like.dtype, device=like.device)
-    if gradient.is_sparse:
-        gradient = gradient.to_dense()
-    return gradient.reshape(-1).float() if narrow else gradient.reshape(-1)
+def _flat(gradient: Tensor) -> Tensor:
+    """One dense dimension of real numbers, of which a complex one is two."""
+    dense = gradient.to_dense() if gradient.is_sparse else gradient
+    return (torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense).reshape(-1)
+
+
+def size(param: Tensor) -> int:
+    """Real numbers in a parameter."""
+    return param.numel() * (2 if param.is_complex() else 1)
 
 
 def jacobian(rows: Sequence[Row], columns: Sequence[int], params: Sequence[Tensor]) -> Tensor:
-    """The rows over the parameters ``columns`` as one matrix [m, P], zero where not reached."""
-    return torch.stack([torch.cat([_flat(row[c], params[c]) for c in columns]) for row in rows])
+    """The rows over the parameters ``columns`` as one matrix [m, P], zero where not reached.
+
+    Float32 for narrower parameters; a complex number is two columns.
+    """
+    whole = [[torch.zeros_like(params[c]) if row[c] is None else row[c] for c in columns] for row in rows]
+    matrix = torch.stack([torch.cat([_flat(gradient) for gradient in row]) for row in whole])
+    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
 
 
 def unflatten(direction: Tensor, columns: Sequence[int], params: Sequence[Tensor]) -> dict[int, Tensor]:
     """Cut a direction [P] back into one tensor per parameter."""
-    pieces = direction.split([params[c].numel() for c in columns])
-    return {c: piece.view_as(params[c]) for c, piece in zip(columns, pieces, strict=True)}
+    out = {}
+    for c, piece in zip(columns, direction.split([size(params[c]) for c in columns]), strict=True):
+        pairs = params[c].is_complex()
+        # A copy: a pair that starts at an odd place is no complex number to torch.
+        shaped = torch.view_as_complex(piece.clone().view(-1, 2)) if pairs else piece
+        out[c] = shaped.view_as(params[c])
+    return out
 
 
 def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: bool = False) -> Tensor | None:

@@ -145,7 +145,7 @@ class Weigher:
         if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
             step.spoil()
             return {}
-        self.state.rows.lend(step.present, {names[c]: params[c].numel() for c in at}, matrix)
+        self.state.rows.lend(step.present, {names[c]: gradients.size(params[c]) for c in at}, matrix)
         with self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
         step.rows = self.state.rows.take_back()

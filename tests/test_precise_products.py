@@ -211,6 +211,23 @@ def test_half_precision(mode):
     assert error(balancer.strategy.seen, expected) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["nash_mtl", "upgrad", "graddrop", "db_mtl", "adatask"])
+def test_a_complex_parameter_is_one_of_pairs(name):
+    """Same steps as with pairs of real numbers; the first parameter makes pairs start at an odd place."""
+    torch.manual_seed(0)
+    first, pairs, data = torch.randn(3), torch.randn(4, 2), torch.randn(2, 4, dtype=torch.complex64)
+    found = []
+    for start in (pairs, torch.view_as_complex(pairs)):
+        params = nn.ParameterList([nn.Parameter(first.clone()), nn.Parameter(start.clone())])
+        balancer = Balancer(name, names(2), shared=list(params))
+        z = params[1] if params[1].is_complex() else torch.view_as_complex(params[1])
+        losses = [((z * x - 1).abs() ** 2).mean() + (params[0].sum() - i) ** 2 for i, x in enumerate(data)]
+        balancer(dict(zip(names(2), losses, strict=True))).backward()
+        gradient = params[1].grad
+        found.append((params[0].grad, torch.view_as_real(gradient) if gradient.is_complex() else gradient))
+    torch.testing.assert_close(found[0], found[1])
+
+
 # near-opposed gradients -----------------------------------------------------------------------------------
 
 
