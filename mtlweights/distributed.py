@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .gradients import Row, blank_shape, elements
+from .gradients import Row, shape, size
 from .record import Leaves
 from .step import Batch, Step
 
@@ -153,7 +153,7 @@ class Ranks:
     def total(self, found: Row, leaves: Leaves) -> None:
         """Sum gradients over the ranks in place, in one collective, where any rank was agreed to have one."""
         columns = [k for k, tasks in enumerate(leaves.here) if tasks]
-        shapes = [blank_shape(leaves.params[k]) for k in columns]
+        shapes = [shape(leaves.params[k]) for k in columns]
         parts = [
             torch.zeros(s) if found[k] is None else found[k] for k, s in zip(columns, shapes, strict=True)
         ]
@@ -165,8 +165,8 @@ class Ranks:
         flat = torch.cat(dense)
         dist.all_reduce(flat, group=self.group)
         *pieces, thin = flat.split([x.numel() for x in dense])
-        for k, piece, shape, sparse in zip(columns, pieces, shapes, thin.tolist(), strict=True):
-            found[k] = piece.view(shape).to_sparse(1) if sparse else piece.view(shape)
+        for k, piece, like, sparse in zip(columns, pieces, shapes, thin.tolist(), strict=True):
+            found[k] = piece.view(like).to_sparse(1) if sparse else piece.view(like)
 
 
 class _Part:
@@ -179,7 +179,7 @@ class _Part:
     def __init__(self, leaves: Leaves, columns: Sequence[int], span: range) -> None:
         self.leaves, self.span = leaves, span
         self.at = [(k, c) for k, c in enumerate(columns) if c in span]  # place in a row, leaf
-        self.sizes = [elements(leaves.params[c]) for _, c in self.at]
+        self.sizes = [size(leaves.params[c]) for _, c in self.at]
         self.flags = np.zeros((0, 2, len(span)))
 
     def pack(self, rows: Sequence[Row], batch: Batch, like: Tensor, n_tasks: int, ranks: int) -> Tensor:
@@ -209,7 +209,7 @@ class _Part:
             row: Row = []
             for (_, c), piece in zip(self.at, whole[i, :n].div_(counts[i]).split(self.sizes), strict=True):
                 here, sparse = self.flags[i, :, c - start]
-                shaped = piece.view(blank_shape(self.leaves.params[c]))
+                shaped = piece.view(shape(self.leaves.params[c]))
                 row.append(None if not here else shaped.to_sparse(1) if sparse else shaped)
             out.append(row)
         return out

@@ -51,7 +51,7 @@ def _memory(engine: Engine) -> list[str]:
     if engine.gatherer.mode == "features":
         return ["Memory above plain training: one gradient of the representation per task."]
     leaves, lines = sharing.everything(), []
-    sizes = [gradients.elements(p) for p in leaves.params]
+    sizes = [gradients.size(p) for p in leaves.params]
     if kept:
         where = [c for c, name in enumerate(leaves.names) if name in kept]
         lines.append(_line("Never formed per task, kept as factors", where, leaves.names, sizes))

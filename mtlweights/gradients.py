@@ -19,7 +19,7 @@ from torch.autograd.graph import GradientEdge
 from . import factors
 from .factors import Product, Weight
 from .graph import Graph, Use, unhooked
-from .inner import BLOCK, inner
+from .inner import BLOCK, inner, mix
 
 Row = list[Any]  # per parameter a Tensor, a Product, or None
 Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
@@ -105,7 +105,7 @@ def as_gradient(param: Tensor, gradient: Tensor) -> Tensor:
 
 
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
-    """Inner products of the rows over the parameters ``columns``, float64 [m, m] on their device."""
+    """Inner products of the rows over the parameters ``columns``, [m, m], as `inner` gives them."""
     terms: list[Tensor] = []
     small: list[list[Tensor]] = []
     for column in columns:
@@ -116,11 +116,11 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
         like = next((gradient for gradient in gradients if gradient is not None), None)
         if like is None:
             continue
-        flat = [None if gradient is None else _flat(gradient, like) for gradient in gradients]
+        flat = [None if gradient is None else _flat(gradient) for gradient in gradients]
         if like.numel() >= BLOCK:
             terms.append(inner(flat))
         else:
-            blank = torch.zeros_like(_flat(like, like))
+            blank = torch.zeros_like(_flat(like))
             small.append([blank if gradient is None else gradient for gradient in flat])
     if small:
         terms.append(inner([torch.cat(pieces) for pieces in zip(*small, strict=True)]))
@@ -129,40 +129,40 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
     return torch.stack([term.to(terms[0].device) for term in terms]).sum(0)
 
 
-def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
-    narrow = like.dtype in (torch.float16, torch.bfloat16)
-    if gradient is None:
-        return torch.zeros(like.numel(), dtype=torch.float32 if narrow else like.dtype, device=like.device)
-    if gradient.is_sparse:
-        gradient = gradient.to_dense()
-    return gradient.reshape(-1).float() if narrow else gradient.reshape(-1)
+def _flat(gradient: Tensor) -> Tensor:
+    """One dense dimension."""
+    return (gradient.to_dense() if gradient.is_sparse else gradient).reshape(-1)
+
+
+def size(param: Tensor) -> int:
+    """Real numbers in a parameter."""
+    return param.numel() * (2 if param.is_complex() else 1)
 
 
 def jacobian(rows: Sequence[Row], columns: Sequence[int], params: Sequence[Tensor]) -> Tensor:
-    """The rows over the parameters ``columns`` as one matrix [m, P], zero where not reached."""
-    like = {c: blank(params[c]) for c in columns}
-    return torch.stack([torch.cat([_flat(row[c], like[c]) for c in columns]) for row in rows])
+    """The rows over the parameters ``columns`` as one matrix [m, P], zero where not reached.
+
+    Float32 for narrower parameters; a complex number is two columns.
+    """
+    whole = [[blank(params[c]) if row[c] is None else row[c] for c in columns] for row in rows]
+    matrix = torch.stack([torch.cat([_flat(gradient) for gradient in row]) for row in whole])
+    return matrix.to(torch.promote_types(matrix.dtype, torch.float32))
 
 
 def unflatten(
     direction: Tensor, columns: Sequence[int], params: Sequence[Tensor], sparse: Sequence[bool]
 ) -> dict[int, Tensor]:
     """Cut a direction [P] back into one tensor per parameter, sparse in its rows where ``sparse``."""
-    pieces = direction.split([elements(params[c]) for c in columns])
-    shaped = [piece.view(blank_shape(params[c])) for c, piece in zip(columns, pieces, strict=True)]
+    pieces = direction.split([size(params[c]) for c in columns])
+    shaped = [piece.view(shape(params[c])) for c, piece in zip(columns, pieces, strict=True)]
     return {
         c: piece.to_sparse(1) if thin else piece
         for c, piece, thin in zip(columns, shaped, sparse, strict=True)
     }
 
 
-def elements(param: Tensor) -> int:
-    """Real numbers in the parameter."""
-    return param.numel() * (2 if param.is_complex() else 1)
-
-
-def blank_shape(param: Tensor) -> tuple[int, ...]:
-    """The shape of its gradient in a row."""
+def shape(param: Tensor) -> tuple[int, ...]:
+    """The shape of a gradient in the parameter."""
     return (*param.shape, 2) if param.is_complex() else tuple(param.shape)
 
 
@@ -171,9 +171,11 @@ def is_sparse(rows: Sequence[Row], column: int) -> bool:
     return any(isinstance(row[column], Tensor) and row[column].is_sparse for row in rows)
 
 
-def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight]) -> Tensor | None:
+def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: bool = False) -> Tensor | None:
     """``sum_i weights[i] * rows[i]`` for one parameter. Takes the gradients out of the rows.
 
+    ``wide``: in float64, for rows that cancel; rounded in float32, each of them leaves an error of its own
+    length, and so does its weight.
     The first product allocates: autograd may hand the same tensor to two parameters, or one with
     overlapping memory, so nothing that it returned is written to.
     """
@@ -182,7 +184,10 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight]) -> Tens
     for row in rows:
         row[column] = None
     if any(isinstance(gradient, Product) for gradient in taken):
-        return factors.combine(taken, weights)
+        return factors.combine(taken, weights, wide)
+    some = [(g, w) for g, w in zip(taken, weights, strict=True) if g is not None]
+    if wide and some and not any(g.is_sparse for g, _ in some):
+        return mix([g for g, _ in some], [w for _, w in some])
     for k, weight in enumerate(weights):
         gradient, taken[k] = taken[k], None
         if gradient is None:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from . import graph, sharded
-from .gradients import elements
+from .gradients import size
 from .graph import Graph
 from .record import OUTSIDE, Leaves, Record
 
@@ -132,7 +132,7 @@ class Sharing:
             )
         if where == "last_shared":
             columns = self._last_layer(leaves, columns, agree)
-        self.where = [(leaves.known[c].name, elements(leaves.params[c])) for c in columns]
+        self.where = [(leaves.known[c].name, size(leaves.params[c])) for c in columns]
         return columns
 
     def _chosen(self) -> set[int]:

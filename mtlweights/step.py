@@ -40,6 +40,7 @@ class Step:
     gradients: dict[str, Tensor] = field(default_factory=dict)
     held: Tensor | None = None
     rows: dict[str, Tensor] = field(default_factory=dict)  #: state of a JacobianStrategy, [m, P] each
+    wide: bool = False  #: float32 is too short for the weighted rows' sum
     stack: np.ndarray | None = None  #: weights [2, km] of the stacked rows of k batches: trunk, heads
 
     def items(self) -> Tensor:

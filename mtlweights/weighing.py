@@ -18,6 +18,9 @@ from .state import State
 from .step import Step
 from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
+TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
+CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
+
 
 @dataclass
 class Weigher:
@@ -109,6 +112,8 @@ class Weigher:
         if step.stack is not None:
             step.stack, weights = weights, weights.reshape(2, self.batches, m).sum(1)
         self._keep(step, weights)
+        per_row = step.trunk if step.stack is None else step.stack[0]
+        step.wide = _too_short(full[:n, :n], np.asarray(per_row))
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
         """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
@@ -143,7 +148,7 @@ class Weigher:
         if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
             step.spoil()
             return {}
-        self.state.rows.lend(step.present, {names[c]: gradients.elements(params[c]) for c in at}, matrix)
+        self.state.rows.lend(step.present, {names[c]: gradients.size(params[c]) for c in at}, matrix)
         with self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
         step.rows = self.state.rows.take_back()
@@ -155,10 +160,27 @@ class Weigher:
         return gradients.unflatten(direction * factor, at, params, sparse)
 
     def host(self, *parts: Tensor) -> np.ndarray:
-        """The step's one copy to the host: the given tensors end to end, float64."""
+        """The step's one copy to the host: the given tensors end to end, float64.
+
+        Float64 on the way too: a square of float32 is out of float32's range from 2e19 on.
+        """
         flag = [] if self.late_flag is None else [self.late_flag]
-        packed = torch.cat([p.to(parts[0]).reshape(-1) for p in [*flag, *parts]]).cpu().double()
+        device = parts[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        packed = torch.cat([p.to(device).to(wide).reshape(-1) for p in [*flag, *parts]]).cpu().double()
         if flag:
             self.late_flag = None
             self.state.commit(packed[0])
         return np.asarray(packed[len(flag) :].numpy())
+
+
+def _too_short(gram: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether float32 would lose ``sum_i weights_i row_i``, of rows with this Gramian [n, n].
+
+    The terms cancel, and their rounding errors are those of their own lengths; or a weight is near the ends
+    of float32's range, where its product with a row still may be far from them.
+    """
+    size = np.abs(weights)
+    total = size @ np.sqrt(np.diagonal(gram))
+    extreme = (size > 1 / TINY) | ((size < TINY) & (size > 0))
+    return bool(extreme.any() or weights @ gram @ weights < (total / CANCELS) ** 2)

@@ -25,7 +25,7 @@ def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tenso
     found: Found = []
     for k, param in enumerate(leaves.params):
         weights = trunk if shared[k] else heads
-        part = pieces[k] if k in pieces else gradients.combine(rows, k, weights)
+        part = pieces[k] if k in pieces else gradients.combine(rows, k, weights, step.wide)
         if part is not None:
             found.append((param, sharded.like(param, part)))
     return found

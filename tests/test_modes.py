@@ -531,7 +531,7 @@ def test_inner_products(m):
     wide = torch.stack([torch.zeros(200_000) if row is None else row for row in rows]).double()
     found = inner(rows)
     assert found.dtype == torch.float64 and torch.equal(found, found.T)
-    torch.testing.assert_close(found, wide @ wide.T, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, wide @ wide.T, rtol=1e-11, atol=0)
 
 
 def test_graph_walk_finds_every_use_once():

@@ -182,3 +182,21 @@ def assert_same_state(found, expected):
             assert_same_state(a, b)
     else:
         assert found == expected
+
+
+def nearly_opposed(angle, seed=0, size=1000):
+    """Two float32 rows ``angle`` from opposed."""
+    rng = np.random.default_rng(seed)
+    a, c = np.linalg.qr(rng.normal(size=(size, 2)))[0].T
+    return torch.tensor(np.stack([a, 1.3 * (np.sin(angle) * c - np.cos(angle) * a)]), dtype=torch.float32)
+
+
+class Line(nn.Module):
+    """Losses whose gradients are given rows."""
+
+    def __init__(self, size, dtype=torch.float32):
+        super().__init__()
+        self.at = nn.Parameter(torch.zeros(size, dtype=dtype))
+
+    def forward(self, rows):
+        return {f"t{i}": (row.to(self.at.dtype) * self.at).sum() + 1 for i, row in enumerate(rows)}

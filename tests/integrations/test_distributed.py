@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mtlweights import Balancer, strategies
 from tests.integrations.tiny import on_ranks
-from tests.toys import assert_same_state, batch, named, names
+from tests.toys import Line, assert_same_state, batch, named, names, nearly_opposed
 
 ALL = strategies.names()
 STEPS = 3
@@ -24,6 +24,7 @@ CASES = {
     "features": ({"gradients": "features"}, None, None),
 }
 SIZES = (12, 20)
+OPPOSED = ["nash_mtl", "config", "upgrad"]
 
 
 def cases_of(name):
@@ -82,7 +83,14 @@ def rank_main(rank, folder):
                     balancer.after_step(after, dict.fromkeys(after(), SIZES[rank]))
             balancer.end_epoch()
             out[f"{name}/{case}"] = {"model": dict(model.state_dict()), "balancer": balancer.state_dict()}
+    out["opposed"] = [near_opposed(name) for name in OPPOSED]
     torch.save(out, f"{folder}/{rank}.pt")
+
+
+def near_opposed(name):
+    ddp = DistributedDataParallel(Line(1000))
+    Balancer(name, names(2), ddp, shared=[ddp.module.at])(ddp(nearly_opposed(3e-4))).backward()
+    return ddp.module.at.grad
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +153,12 @@ def test_the_case_of_a_missing_task_tells_counts_from_means(ranks):
     """Without its counts a rank's share would be wrong by far more than the tolerance above."""
     whole, part = (ranks[0][f"equal/{case}"]["model"]["encoder.0.weight"] for case in ("all", "missing"))
     assert (whole - part).abs().max() > 1e-3
+
+
+def test_the_direction_near_opposed_gradients_is_that_of_float64(ranks):
+    for k, name in enumerate(OPPOSED):
+        model = Line(1000, torch.float64)
+        balancer = Balancer(name, names(2), model, shared=[model.at])
+        balancer(model(nearly_opposed(3e-4))).backward()
+        for found in ranks:
+            assert (found["opposed"][k] - model.at.grad).norm() < 1e-6 * model.at.grad.norm(), name

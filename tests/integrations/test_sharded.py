@@ -6,10 +6,11 @@ from torch import nn
 
 from mtlweights import Balancer, strategies
 from tests.integrations.tiny import on_ranks
-from tests.toys import batch, named, names
+from tests.toys import Line, batch, named, names, nearly_opposed
 
 STEPS = 3
 SIZES = (12, 20)
+OPPOSED = ["nash_mtl", "config", "upgrad"]
 
 
 def works(name):
@@ -70,7 +71,16 @@ def rank_main(rank, folder):
             full = {k: v.full_tensor() for k, v in model.state_dict().items()}
             out[f"{name}/{case}"] = norms, full, int(balancer.strategy.step)
     out["errors"] = errors(rank)
+    out["opposed"] = [near_opposed(name) for name in OPPOSED]
     torch.save(out, f"{folder}/{rank}.pt")
+
+
+def near_opposed(name):
+    from torch.distributed.fsdp import fully_shard
+
+    model = fully_shard(Line(1000))
+    Balancer(name, names(2), model)(model(nearly_opposed(3e-4))).backward()
+    return model.at.grad.full_tensor()
 
 
 def errors(rank):
@@ -136,3 +146,12 @@ def test_what_shards_cannot_do_is_refused_and_leaves_the_model_usable(ranks):
         assert "every rank needs a loss for the same tasks" in said["missing"]
         assert said["twice"][1] == pytest.approx(2 * said["twice"][0], rel=1e-5)
         assert said["after"] == pytest.approx(model.encoder[0].weight.grad.norm().item(), rel=1e-5)
+
+
+def test_the_direction_near_opposed_gradients_is_that_of_float64(ranks):
+    for k, name in enumerate(OPPOSED):
+        model = Line(1000, torch.float64)
+        balancer = Balancer(name, names(2), model, shared=[model.at])
+        balancer(model(nearly_opposed(3e-4))).backward()
+        for found in ranks:
+            assert (found["opposed"][k] - model.at.grad).norm() < 1e-6 * model.at.grad.norm(), name

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from .scaling import UNCERTAIN
+
 #: Added to the cosine matrix's diagonal: no weight exceeds about 1e7 times what it is without conflict.
 _RIDGE = 1e-14
 
@@ -18,9 +20,11 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
     equation; else damped Newton. Each weight is sought in units of what it would be if the
     gradients were orthogonal, so no scale of any gradient matters.
 
-    Where gradients cancel, the weights would be infinite: they stop near 1e7 times those without
-    conflict, and their direction is zero up to rounding. A zero gradient gets the largest weight of
-    the others, 1 if there is none.
+    Where gradients cancel, the weights would be infinite, and their direction all that the gradients
+    are wrong by. So from there on where that is as long as the direction itself (two gradients less than
+    1e-6 from opposed, in float64 too), the weights shrink together to the size they have without
+    conflict, and the direction to zero up to rounding; at 1e-4 from opposed they are 4e-8 smaller. A
+    zero gradient gets the largest weight of the others, 1 if there is none.
     """
     power = 1 / alpha
     squared = np.diagonal(gram)
@@ -34,8 +38,17 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
     if len(gram) == 1:
         return unit
     if len(gram) == 2:
-        return np.asarray(unit * _of_two(float(pull[0]), float(pull[1]), float(matrix[0, 1]), power))
-    return np.asarray(unit * _newton(matrix + np.diag(_RIDGE * pull), pull, power))
+        found = _of_two(float(pull[0]), float(pull[1]), float(matrix[0, 1]), power)
+    else:
+        found = _newton(matrix + np.diag(_RIDGE * pull), pull, power)
+    return np.asarray(unit * found * _certain(matrix, pull, found))
+
+
+def _certain(matrix: np.ndarray, pull: np.ndarray, b: np.ndarray) -> float:
+    """What to shrink b by: 1 where ``|sum_i b_i g_i|`` is far above what it is uncertain by, else less."""
+    uncertain = UNCERTAIN**2 * float(b**2 @ pull)
+    length = max(float(b @ matrix @ b), _RIDGE * uncertain)
+    return max(1 / (1 + (uncertain / length) ** 2), 1 / max(1.0, float(b.max())))
 
 
 def _without_zeros(gram: np.ndarray, alpha: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 15  # columns of one matrix product: float32 inside a block, float64 across
+BLOCK = 1 << 15  # columns of one matrix product
 PIECE = 1 << 18  # columns of one element-wise step
 
 
@@ -30,8 +30,8 @@ def pieces(sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
 
 def gramian(rows: Tensor) -> Tensor:
     """Inner products of the rows [m, P], float64 [m, m] on their device."""
-    products = [block @ block.T for block in rows.split(BLOCK, 1)]
-    return torch.stack(products).to(wide(rows.device)).sum(0)
+    blocks = (block.to(wide(rows.device)) for block in rows.split(BLOCK, 1))
+    return torch.stack([block @ block.T for block in blocks]).sum(0)
 
 
 def norms(rows: Tensor, sizes: Sequence[int]) -> Tensor:

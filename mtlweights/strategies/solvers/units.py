@@ -28,7 +28,7 @@ def follow(key: Tensor, jacobian: Tensor, length: Tensor, decay: float) -> Tenso
 def products(jacobian: Tensor, length: Tensor, key: Tensor) -> Tensor:
     """Inner products of the unit rows with the rows of ``key``, float64 [m, m]."""
     pairs = zip(jacobian.split(BLOCK, 1), key.split(BLOCK, 1), strict=True)
-    total = torch.stack([a @ b.T for a, b in pairs]).to(length).sum(0)
+    total = torch.stack([a.to(length) @ b.to(length).T for a, b in pairs]).sum(0)
     return total * inverse(length)[:, None]
 
 
