@@ -123,7 +123,7 @@ class Balancer:
         self.model = check_model(model)
         self._state = State(self.strategy, weight_lr)
         self._weigher = Weigher(
-            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model)
+            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
         batches = self._weigher.batches
@@ -160,7 +160,8 @@ class Balancer:
 
         Raises:
             ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient,
-                nothing that tells the end of an accumulation window, DDP's ``join()``.
+                nothing that tells the end of an accumulation window, DDP's ``join()``; here or in the
+                backward, a negative loss under a strategy of ``positive_losses``.
         """
         if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
             outside: Tensor = torch.compiler.disable(self._scalar)(losses, counts, features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,9 @@ from .state import State
 from .step import Step
 from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
+FIRST_LOOKS, LOOK_EVERY = 4, 100  #: when losses on a device are read for their signs
+ROUNDING = 1e-6  #: of the largest loss of the step
+
 
 @dataclass
 class Weigher:
@@ -28,7 +32,9 @@ class Weigher:
     every: int
     smoothing: float
     ranks: Ranks
+    tasks: Sequence[str] = ()  #: names, for messages
     late_flag: Tensor | None = None  #: found_inf of a fused optimizer, read with the next copy to the host
+    looks: int = 0  #: steps in which losses on a device might have been read for their signs
 
     @property
     def plain_heads(self) -> bool:
@@ -59,6 +65,7 @@ class Weigher:
     def combine(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
         assert isinstance(self.strategy, LossStrategy)
+        self.refuse_negative(step)
         objective = partial(self.strategy.combine, present=self.index(step))
         with self.state.trial() as step.buffers:
             value, weights, learned = gradients.differentiate(
@@ -94,6 +101,7 @@ class Weigher:
         step.gram, losses = full[:m, :m], host[k * k : -1]
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
             return step.spoil()
+        self.refuse_negative(step, losses[:m])
         with self.state.trial() as step.buffers:
             out = self.strategy.weights(full, losses, self.index(step))
         for name, param in self.state.learned.params.items():
@@ -140,6 +148,7 @@ class Weigher:
         if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
             step.spoil()
             return {}
+        self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: params[c].numel() for c in at}, matrix)
         with self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
@@ -149,6 +158,29 @@ class Weigher:
         step.heads = None if self.plain_heads else weights
         step.ok = torch.isfinite(direction).all()
         return gradients.unflatten(direction * factor, at, params)
+
+    def refuse_negative(self, step: Step, losses: np.ndarray | None = None) -> None:
+        """Raise for a negative loss under a strategy of ``positive_losses``; rounding below 0 is none.
+
+        Losses on a device that are not at hand on the host (``losses`` [m]) are read in the first steps and
+        then now and again: a read in every step would make the host wait for the device.
+        """
+        if not self.strategy.positive_losses:
+            return
+        if losses is None:
+            if step.losses.device.type != "cpu":
+                self.looks += 1
+                if self.looks > FIRST_LOOKS and self.looks % LOOK_EVERY:
+                    return
+            losses = step.losses.cpu().double().numpy()
+        at = losses.argmin()
+        if losses[at] < -ROUNDING * np.abs(losses).max() and np.isfinite(losses).all():
+            index = step.present[at]
+            raise ValueError(
+                f"{type(self.strategy).__name__} needs losses of at least 0, found {losses[at]:.4g} for "
+                f"{self.tasks[index] if self.tasks else index!r}: add a constant to that loss, or use a "
+                "strategy that takes negative ones, such as equal or pcgrad."
+            )
 
     def host(self, *parts: Tensor) -> np.ndarray:
         """The step's one copy to the host: the given tensors end to end, float64."""
