@@ -83,7 +83,7 @@ class Balancer:
             as ``model``, else all. Where every process trains a model of its own, a group of that process
             alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
         weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer);
-            by default the strategy's, 0.025 for most.
+            by default the strategy's, from 1e-4 (`auto_lambda`) to 0.025 (`famo`, `gradnorm`).
         seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
         **hyperparameters: The strategy's own.
 

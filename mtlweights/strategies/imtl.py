@@ -22,9 +22,10 @@ class IMTL(GramStrategy):
     L. Liu, Y. Li, Z. Kuang, J.-H. Xue, Y. Chen, W. Yang, Q. Liao, W. Zhang, "Towards Impartial
     Multi-task Learning", ICLR 2021, https://openreview.net/forum?id=IMPnRXEWpvr, sections 3.1 to 3.3.
 
-    s starts at 0 and is updated by the Balancer (``weight_lr``). Some public code that calls itself
-    IMTL is IMTL-G alone, ``imtl_g`` here. A loss of 0 leaves its s, which would grow without end, where
-    it is; a negative one, at which L_i has no minimum, is refused. s stays within -80 and 80.
+    s starts at 0 and is learned at 3e-4 a step by default, for the reasons that ``uw`` gives. Some public
+    code that calls itself IMTL is IMTL-G alone, ``imtl_g`` here. A loss of 0 leaves its s, which would grow
+    without end, where it is; a negative one, at which L_i has no minimum, is refused. s stays within -80
+    and 80.
     """
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
@@ -32,6 +33,7 @@ class IMTL(GramStrategy):
     heads = "weighted"
     scale_degree = None
     signed_weights = True
+    weight_lr = 3e-4
     positive_losses = True
     properties = frozenset({"non_conflicting", "permutation_equivariant", "zero_at_stationary"})
 

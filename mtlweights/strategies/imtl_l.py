@@ -18,7 +18,8 @@ class ImpartialLosses(LossStrategy):
 
     L. Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021,
     https://openreview.net/forum?id=IMPnRXEWpvr, its loss balance. With ``-s_i`` for s_i it is uncertainty
-    weighting in the form ``exp(-s) l + s``, twice the regression form of ``uw``.
+    weighting in the form ``exp(-s) l + s``, twice the regression form of ``uw``; for the reasons given there s
+    is learned at 3e-4 a step by default.
 
     A loss of 0 is left out of its step, with weight 0: its s_i would grow without end. A negative one, at
     which the objective has no minimum, is refused. s stays within -80 and 80, far from where exp overflows.
@@ -27,6 +28,7 @@ class ImpartialLosses(LossStrategy):
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "learned loss weights"
     scale_degree = None  # s adapts to the scale of the losses
+    weight_lr = 3e-4
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 

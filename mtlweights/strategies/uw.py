@@ -33,6 +33,10 @@ class UncertaintyWeighting(LossStrategy):
     same thing); ``exp(-s) l + s`` is twice the regression form; ``exp(-s) l + s / 2`` is the
     classification form. L is negative for small losses, which is normal.
 
+    s is learned at 3e-4 a step, unless the Balancer's ``weight_lr`` says otherwise: of the rates tried the
+    largest that did no harm on any problem (docs/disagreements.md has the figures). Where the losses' scales
+    lie far apart, or training is short, a larger one, up to 0.025, may pay.
+
     A loss of 0 takes no part in s, which would fall without end; its weight stays. A negative one, at
     which L has no minimum, is refused. s stays within -80 and 80, far from where exp overflows.
 
@@ -47,6 +51,7 @@ class UncertaintyWeighting(LossStrategy):
     paper = "Kendall et al. 2018, https://arxiv.org/abs/1705.07115"
     family = "learned loss weights"
     scale_degree = None  # s adapts to the scale of the losses
+    weight_lr = 3e-4
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
