@@ -18,8 +18,8 @@ class ImpartialLosses(LossStrategy):
 
     L. Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021,
     https://openreview.net/forum?id=IMPnRXEWpvr, its loss balance. With ``-s_i`` for s_i it is uncertainty
-    weighting in the form ``exp(-s) l + s``, twice the regression form of ``uw``; for the reasons given there s
-    is learned at 3e-4 a step by default.
+    weighting in the form ``exp(-s) l + s``, twice the regression form of ``uw``. As there, and for its
+    reasons, s is learned at 3e-4 a step by default.
 
     A loss of 0 is left out of its step, with weight 0: its s_i would grow without end. A negative one, at
     which the objective has no minimum, is refused. s stays within -80 and 80, far from where exp overflows.
