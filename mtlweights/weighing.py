@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -172,12 +173,14 @@ class Weigher:
                 self.looks += 1
                 if self.looks > FIRST_LOOKS and self.looks % LOOK_EVERY:
                     return
-            losses = step.losses.cpu().double().numpy()
-        at = losses.argmin()
-        if losses[at] < -ROUNDING * np.abs(losses).max() and np.isfinite(losses).all():
-            index = step.present[at]
+            if hasattr(step.losses, "fake_mode"):  # a fake tensor, which has no values
+                return
+        values = (step.losses if losses is None else losses).tolist()
+        least = min(values)
+        if least < -ROUNDING * max(map(abs, values)) and all(map(math.isfinite, values)):
+            index = step.present[values.index(least)]
             raise ValueError(
-                f"{type(self.strategy).__name__} needs losses of at least 0, found {losses[at]:.4g} for "
+                f"{type(self.strategy).__name__} needs losses of at least 0, found {least:.4g} for "
                 f"{self.tasks[index] if self.tasks else index!r}: add a constant to that loss, or use a "
                 "strategy that takes negative ones, such as equal or pcgrad."
             )

@@ -119,15 +119,24 @@ def test_rounding_below_zero_and_what_is_not_finite_are_no_negative_losses(name)
     assert not all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_a_negative_loss_of_a_tensor_subclass_is_refused():
+    class Named(torch.Tensor):
+        pass
+
+    one = torch.tensor([1.0], requires_grad=True).as_subclass(Named)
+    with pytest.raises(ValueError, match="found -2 for 'b'"):
+        Balancer("famo", ["a", "b"])({"a": one.sum(), "b": -2 * one.sum()})
+
+
 def test_losses_on_a_device_are_read_seldom():
     weigher = Balancer("famo", ["a", "b"])._weigher
     reads = []
 
-    def cpu():
+    def tolist():
         reads.append(weigher.looks)
-        return torch.tensor([1.0, 2.0])
+        return [1.0, 2.0]
 
-    losses = SimpleNamespace(device=SimpleNamespace(type="cuda"), cpu=cpu)
+    losses = SimpleNamespace(device=SimpleNamespace(type="cuda"), tolist=tolist)
     for _ in range(350):
         weigher.refuse_negative(SimpleNamespace(losses=losses, present=[0, 1]))
     assert reads == [1, 2, 3, 4, 100, 200, 300]
