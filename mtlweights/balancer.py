@@ -84,7 +84,7 @@ class Balancer:
             as ``model``, else all. Where every process trains a model of its own, a group of that process
             alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
         weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer);
-            by default the strategy's, 0.025 for most.
+            by default the strategy's, from 1e-4 (`auto_lambda`) to 0.025 (`famo`, `gradnorm`).
         seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
         **hyperparameters: The strategy's own.
 
@@ -124,7 +124,7 @@ class Balancer:
         self.model = check_model(model)
         self._state = State(self.strategy, weight_lr)
         self._weigher = Weigher(
-            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model)
+            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
         batches = self._weigher.batches
@@ -161,7 +161,8 @@ class Balancer:
 
         Raises:
             ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient,
-                nothing that tells the end of an accumulation window, DDP's ``join()``.
+                nothing that tells the end of an accumulation window, DDP's ``join()``; here or in the
+                backward, a negative loss under a strategy of ``positive_losses``.
         """
         if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
             outside: Tensor = torch.compiler.disable(self._scalar)(losses, counts, features)

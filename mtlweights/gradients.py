@@ -270,8 +270,8 @@ def refuse_transforms(losses: Sequence[Tensor]) -> None:
     """Raise ValueError for losses inside ``torch.func``'s grad, vmap and the like."""
     if any(torch._C._functorch.is_functorch_wrapped_tensor(loss) for loss in losses):
         raise ValueError(
-            "A loss comes from inside a torch.func transform (grad, vmap, jacrev ...), which cannot go through "
-            "a balancer: take the losses' gradients there, or call the balancer outside of it."
+            "A loss comes from inside a torch.func transform (grad, vmap, jacrev ...), which cannot go "
+            "through a balancer: take the losses' gradients there, or call the balancer outside of it."
         )
 
 

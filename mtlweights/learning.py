@@ -1,4 +1,8 @@
-"""Learned weights: a strategy's parameters, and the Adam that moves them."""
+"""Learned weights: a strategy's parameters, and the Adam that moves them.
+
+It is Adam with its usual moments but for eps: 1e-16 where torch and the authors' code have 1e-8. With 1e-8 a
+weight whose gradient is that small, as where losses are, would move slower for it; here it moves the same.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +22,8 @@ from .strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
 TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
 CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
+FIRST_LOOKS, LOOK_EVERY = 4, 100  #: when losses on a device are read for their signs
+ROUNDING = 1e-6  #: of the largest loss of the step
 
 
 @dataclass
@@ -32,7 +36,9 @@ class Weigher:
     every: int
     smoothing: float
     ranks: Ranks
+    tasks: Sequence[str] = ()  #: names, for messages
     late_flag: Tensor | None = None  #: found_inf of a fused optimizer, read with the next copy to the host
+    looks: int = 0  #: steps in which losses on a device might have been read for their signs
 
     @property
     def plain_heads(self) -> bool:
@@ -65,6 +71,7 @@ class Weigher:
     def combine(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
         assert isinstance(self.strategy, LossStrategy)
+        self.refuse_negative(step)
         objective = partial(self.strategy.combine, present=self.index(step))
         with self.state.trial() as step.buffers:
             value, weights, learned = gradients.differentiate(
@@ -100,6 +107,7 @@ class Weigher:
         step.gram, losses = full[:m, :m], host[k * k : -1]
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
             return step.spoil()
+        self.refuse_negative(step, losses[:m])
         with self.state.trial() as step.buffers:
             out = self.strategy.weights(full, losses, self.index(step))
         for name, param in self.state.learned.params.items():
@@ -148,6 +156,7 @@ class Weigher:
         if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
             step.spoil()
             return {}
+        self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: gradients.size(params[c]) for c in at}, matrix)
         with self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
@@ -158,6 +167,31 @@ class Weigher:
         step.ok = torch.isfinite(direction).all()
         sparse = [gradients.is_sparse(rows, c) for c in at]
         return gradients.unflatten(direction * factor, at, params, sparse)
+
+    def refuse_negative(self, step: Step, losses: np.ndarray | None = None) -> None:
+        """Raise for a negative loss under a strategy of ``positive_losses``; rounding below 0 is none.
+
+        Losses on a device that are not at hand on the host (``losses`` [m]) are read in the first steps and
+        then now and again: a read in every step would make the host wait for the device.
+        """
+        if not self.strategy.positive_losses:
+            return
+        if losses is None:
+            if step.losses.device.type != "cpu":
+                self.looks += 1
+                if self.looks > FIRST_LOOKS and self.looks % LOOK_EVERY:
+                    return
+            if hasattr(step.losses, "fake_mode"):  # a fake tensor, which has no values
+                return
+        values = (step.losses if losses is None else losses).tolist()
+        least = min(values)
+        if least < -ROUNDING * max(map(abs, values)) and all(map(math.isfinite, values)):
+            index = step.present[values.index(least)]
+            raise ValueError(
+                f"{type(self.strategy).__name__} needs losses of at least 0, found {least:.4g} for "
+                f"{self.tasks[index] if self.tasks else index!r}: add a constant to that loss, or use a "
+                "strategy that takes negative ones, such as equal or pcgrad."
+            )
 
     def host(self, *parts: Tensor) -> np.ndarray:
         """The step's one copy to the host: the given tensors end to end, float64.

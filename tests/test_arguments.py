@@ -140,7 +140,12 @@ def test_reentrant_checkpointing_is_refused():
 
 
 def test_learning_rate_of_learned_weights_is_the_strategy_s_unless_given():
-    assert Balancer("uw", ["a", "b"]).weight_lr == 0.025
+    found = {
+        n: Balancer(n, ["a", "b"]).weight_lr
+        for n in ("uw", "ruw", "imtl_l", "imtl", "ldc", "famo", "gradnorm")
+    }
+    slow = dict.fromkeys(("uw", "ruw", "imtl_l", "imtl"), 3e-4)
+    assert found == {**slow, "ldc": 1e-3, "famo": 0.025, "gradnorm": 0.025}
     assert Balancer("auto_lambda", ["a", "b"]).weight_lr == 1e-4
     assert Balancer("auto_lambda", ["a", "b"], weight_lr=0.1).weight_lr == 0.1
 

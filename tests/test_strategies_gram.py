@@ -163,7 +163,12 @@ def test_mgda_loss_plus_is_both():
     assert both == pytest.approx(by_hand)
 
 
-def test_mgda_refuses_negative_losses_where_they_divide():
+def test_mgda_takes_no_negative_losses_where_they_divide():
+    """The Balancer asks; rounding below 0 counts as 0."""
+    found = {
+        name: make("mgda", 2, normalisation=name).positive_losses for name in ("none", "l2", "loss", "loss+")
+    }
+    assert found == {"none": False, "l2": False, "loss": True, "loss+": True}
     strategy = make("mgda", 2, normalisation="loss")
-    with pytest.raises(ValueError, match=r"needs losses of at least 0, found -1\.0: use 'none' or 'l2'"):
-        strategy.weights(np.eye(2), np.array([1.0, -1.0]))
+    noise = strategy.weights(np.eye(2), np.array([1.0, -1e-9]))
+    assert noise.tolist() == strategy.weights(np.eye(2), np.array([1.0, 0.0])).tolist()

@@ -575,7 +575,8 @@ def test_losses_fall_in_a_training_loop_with_tasks_missing(name):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.002 if name == "adatask" else 0.02)
     balancer.attach(optimizer)
     data, before = batch(64), None
-    for step in range(150):
+    steps = 300 if name == "moco" else 150  # its averages follow slowly
+    for step in range(steps):
         optimizer.zero_grad()
         losses = losses_of(model, data, only=[(0, 1, 2), (0, 2), (1, 2)][step % 3])
         before = [x.item() for x in losses.values()] if before is None else before
@@ -583,7 +584,7 @@ def test_losses_fall_in_a_training_loop_with_tasks_missing(name):
         optimizer.step()
     after = [x.item() for x in model(data)]
     assert sum(np.log(after)) < sum(np.log(before)) - 0.2
-    assert int(balancer.strategy.step) == 150
+    assert int(balancer.strategy.step) == steps
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -164,6 +164,36 @@ def test_sdmgrad_at_its_defaults_converges_where_the_step_size_of_the_authors_do
     assert np.mean(ratios[10.0]) > (2 if n_tasks == 3 else 5)
 
 
+@pytest.mark.parametrize(("up", "down"), [(7, 5), (6, 5), (5, 5), (30, 30)])
+def test_sdmgrad_at_its_defaults_converges_on_many_correlated_tasks(up, down):
+    """Gradients +1 and -1: at a step size of 0.3 w jumps for ever, at |d| of 0.4 to 1; d should be 0."""
+    jacobian = np.repeat([1.0, -1.0], [up, down])[:, None]
+    strategy, fixed = (
+        make("sdmgrad", up + down, regularisation=0),
+        make("sdmgrad", up + down, regularisation=0, lr=0.3),
+    )
+    for each in (strategy, fixed):
+        each.share += torch.tensor(jacobian[:, 0]) * 1e-3  # off the solution
+        for _ in range(20):
+            weights = weigh(each, jacobian)
+        length = abs(weights @ jacobian)[0]
+        assert length < 1e-9 if each is strategy else length > 0.1
+
+
+def test_sdmgrad_uses_a_step_size_that_is_given():
+    jacobian = np.random.default_rng(0).normal(size=(12, 1))
+    free, fixed = (make("sdmgrad", 12, lr=lr, iterations=1) for lr in (None, 0.3))
+    norm = np.abs(jacobian).mean()
+    w = np.full(12, 1 / 12)
+    moved = {each: weigh(each, jacobian) * 1.3 - 0.3 / 12 for each in (free, fixed)}
+    slope = jacobian @ jacobian.T @ (1.3 * w) / norm**2
+    centred = (jacobian - jacobian.mean()) / norm
+    bound = 1.5 / (centred.T @ centred).item()  # of one singular value
+    assert moved[fixed] == pytest.approx(nearest(w - 0.3 * slope), rel=1e-9)
+    assert moved[free] == pytest.approx(nearest(w - bound * slope), rel=1e-9)
+    assert bound < 0.2
+
+
 @pytest.mark.parametrize(("preference", "expected"), [(None, (1 / 3, 1 / 3, 1 / 3)), ([1, 2, 5], (1, 2, 5))])
 def test_large_regularisation_is_the_preferred_gradient(preference, expected):
     jacobian = np.random.default_rng(0).normal(size=(3, 4))

@@ -9,7 +9,7 @@ from torch import Tensor
 from .base import LossStrategy
 from .dtp import moving_average
 from .hyperparameters import check_above, check_share
-from .positive import masked_softmax, positive_logs
+from .positive import masked_softmax, positive_logs, usable
 
 
 class AchievementLoss(LossStrategy):
@@ -25,8 +25,8 @@ class AchievementLoss(LossStrategy):
     by the sum, is ``validation``. As a is in [0, 1], the softmax weights differ at most by the factor e.
 
     Departures: scores are measured from the untrained model, not from 0, and clipped. A task without a
-    score (NaN) keeps its average; one that never had any counts as untrained. A loss that is not positive
-    is left out of its step, with weight 0.
+    score (NaN) keeps its average; one that never had any counts as untrained. A loss of 0 is
+    left out of its step, with weight 0; a negative one is refused.
 
     Args:
         n_tasks: T.
@@ -40,6 +40,7 @@ class AchievementLoss(LossStrategy):
     family = "validation"
     space = {"gamma": (0.5, 4.0, "log"), "margin": (0.01, 1.0, "log")}  # noqa: RUF012
     needs = ("end_epoch",)
+    positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
     score: Tensor
@@ -55,7 +56,7 @@ class AchievementLoss(LossStrategy):
         """The weighted geometric mean of ``losses`` [m]; 0 if none is positive."""
         score = self.score if present is None else self.score[present]
         shortfall = (1 - torch.nan_to_num(score).to(losses.dtype) / (1 + self.margin)) ** self.gamma
-        positive = losses > 0
+        positive = usable(losses)
         exponent = masked_softmax(shortfall, positive)
         mean = torch.exp((exponent * positive_logs(losses)).sum())
         return torch.where(positive.any(), mean, 0.0)

@@ -34,10 +34,12 @@ class Strategy(nn.Module, ABC):
     heads: ClassVar[Literal["plain", "weighted"]] = "weighted"  #: what the paper gives the heads
     measured_at: ClassVar[Literal["shared", "last_shared", "features", "all"]] = "shared"
     needs: ClassVar[tuple[str, ...]] = ()  #: Balancer methods it cannot work without
-    weight_lr: ClassVar[float] = 0.025  #: of its learned weights, unless the Balancer is given another
+    weight_lr: ClassVar[float] = 0.025  #: of its learned weights, for a Balancer that is not given another
     #: losses times c multiply the update by c ** degree; a hyperparameter may refine it on the instance
     scale_degree: float | None = 1
     signed_weights: ClassVar[bool] = False  #: a weight may be negative
+    #: takes losses of at least 0 alone, and the Balancer refuses others; the instance may refine it
+    positive_losses: bool = False
     validation_rows: ClassVar[bool] = False  #: wants the rows of ``Balancer.validate``
     replaces_optimizer: ClassVar[bool] = False  #: its update wants plain SGD, no momentum, no Adam
     properties: ClassVar[frozenset[str]] = frozenset()  #: what it claims, of `mtlweights.testing.PROPERTIES`

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from .base import LossStrategy
 
+#: The largest ratio of a loss to its mean, for float32's sake: its square is summed.
+LARGEST = 1e15
+
 
 class CoefficientOfVariation(LossStrategy):
     """CoV: more weight to tasks whose loss varies more, relative to its mean.
@@ -22,11 +25,13 @@ class CoefficientOfVariation(LossStrategy):
     squares, which has no consistent reading; both are left out.
 
     A task counts its own steps. One with fewer than two has weight 1/T and the others share the rest;
-    where no loss varied the shares are equal. rho_i counts as 1 where the mean is not positive.
+    where no loss varied the shares are equal. rho_i counts as 1 where the mean is 0. A
+    negative loss, whose ratio grows as the loss falls, is refused.
     """
 
     paper = "Groenendijk et al. 2021, https://arxiv.org/abs/2009.01717"
     family = "loss"
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     count: Tensor
@@ -59,7 +64,7 @@ class CoefficientOfVariation(LossStrategy):
         mean_loss, mean_ratio = self.mean_loss[index], self.mean_ratio[index]
         count = self.count[index] + 1
         known = (count > 1) & (mean_loss > 0)
-        ratio = torch.where(known, values / torch.where(known, mean_loss, 1.0), 1.0)
+        ratio = torch.where(known, values / torch.where(known, mean_loss, 1.0), 1.0).clamp(max=LARGEST)
         new_mean = mean_ratio + (ratio - mean_ratio) / count
         self.squares[index] += (ratio - mean_ratio) * (ratio - new_mean)
         self.mean_ratio[index] = new_mean

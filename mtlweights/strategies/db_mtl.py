@@ -28,9 +28,9 @@ class DualBalancing(JacobianStrategy):
 
     Departures: q_i starts as the first g_i (per parameter tensor, should one be shared only later); the paper
     starts at 0, which makes the first step ``1 - beta`` times as long, and a task that joins later biased
-    towards 0. No 1e-8 is added to losses or norms, so no scale of a loss matters. A loss that is not
-    positive has no logarithm: its task is left out of that step, with weight 0 and its average as it
-    was. A zero q_i adds nothing.
+    towards 0. No 1e-8 is added to losses or norms, so no scale of a loss matters. A loss of 0 has no
+    logarithm: its task is left out of that step, with weight 0 and its average as it was. A negative
+    one is refused. A zero q_i adds nothing.
 
     Args:
         n_tasks: T.
@@ -48,6 +48,7 @@ class DualBalancing(JacobianStrategy):
     weights_depend_on_losses = True
     row_state = ("averages",)
     tensor_state = ("counts",)
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
     def __init__(self, n_tasks: int, *, beta: float = 0.9, sigma: float = 0.0) -> None:

@@ -22,7 +22,8 @@ class DynamicWeightAverage(LossStrategy):
     buffers that start at one; here it is once an epoch, as in the paper.
 
     Departures, for what the paper leaves open: a task not seen in an epoch keeps its two last
-    means; ``r_i = 1`` until there are two, and where L_i(t-2) is zero.
+    means; ``r_i = 1`` until there are two, and where L_i(t-2) is zero. A negative loss, whose
+    ratio grows as the loss falls, is refused.
 
     Args:
         n_tasks: T.
@@ -33,6 +34,7 @@ class DynamicWeightAverage(LossStrategy):
     family = "loss"
     space = {"temperature": (0.5, 8.0, "log")}  # noqa: RUF012
     needs = ("end_epoch",)
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     last: Tensor

@@ -40,12 +40,13 @@ class EPO(GramStrategy):
         n_tasks: T.
         preference: T positive numbers r. Default: all ones, that is equal losses.
 
-    Raises ValueError for an unusable ``preference``, and at a step with a negative loss.
+    Raises ValueError for an unusable ``preference``. A negative loss is refused: proportions need a zero.
     """
 
     paper = "Mahapatra and Rajan 2020, https://proceedings.mlr.press/v119/mahapatra20a.html"
     family = "gramian"
     heads = "weighted"
+    positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
     preference: Tensor
@@ -56,13 +57,11 @@ class EPO(GramStrategy):
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
         """Weights [m], at least 0, summing to m."""
-        if losses.min() < 0:
-            raise ValueError(f"epo needs losses of at least 0, found {losses.min()}: use 'mgda' or 'cagrad'.")
         preference = self.preference.numpy()
         r = preference if present is None else preference[present]
         largest = np.diagonal(gram).max()
         gram = gram / largest if largest > 0 else gram
-        b = self._solve(gram, r * losses, r)
+        b = self._solve(gram, r * np.maximum(losses, 0), r)
         return len(gram) * (r / r.sum() if b is None else b)
 
     def _solve(self, gram: np.ndarray, weighted: np.ndarray, r: np.ndarray) -> np.ndarray | None:

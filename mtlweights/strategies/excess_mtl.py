@@ -12,6 +12,9 @@ from .base import JacobianStrategy
 from .hyperparameters import check_above, check_whole
 from .solvers import rows
 
+#: The largest ratio of an excess risk to its first, for float32's sake.
+LARGEST = 1e30
+
 
 class ExcessMTL(JacobianStrategy):
     """ExcessMTL: tasks far from convergence gain weight; irreducible noise in their labels does not.
@@ -68,7 +71,7 @@ class ExcessMTL(JacobianStrategy):
         seen, before = self.seen[index], self.log_weights[index]
         ready = seen >= self.warmup
         ratio = self.warmup * excess / torch.where(ready, self.baseline[index], 1.0)
-        moved = torch.where(ready, before + self.eta * ratio, -torch.inf)
+        moved = torch.where(ready, before + self.eta * ratio.clamp(max=LARGEST), -torch.inf)
         shift = torch.where(ready, before, -torch.inf).logsumexp(0) - moved.logsumexp(0)
         log_weights = torch.where(ready, moved + shift, before)
         starts = ~ready & (excess > 0)

@@ -19,10 +19,11 @@ class FairGrad(GramStrategy):
     H. Ban, K. Ji, "Fair Resource Allocation in Multi-Task Learning", ICML 2024,
     https://arxiv.org/abs/2402.15638, algorithm 1.
 
-    The solution is exact, by Newton's method on a convex potential; public code runs a least-squares
-    solver with absolute tolerances from w = 1/T, which stops far away for small gradients. The
-    authors' code also multiplies by T and clips the gradient to norm 1: both left to the loop. As
-    in it, the heads are weighted too. Where gradients cancel, d is zero (see `solvers.alpha_fair`).
+    The equation is solved up to the rounding of the products in ``G w``, by Newton's method on a convex
+    potential; public code runs a least-squares solver with absolute tolerances from w = 1/T, which stops
+    far away for small gradients. The authors' code also multiplies by T and clips the gradient to norm 1:
+    both left to the loop. As in it, heads get their plain gradients. Where gradients cancel, d is zero
+    (see `solvers.alpha_fair`).
 
     Args:
         n_tasks: T.
@@ -35,7 +36,6 @@ class FairGrad(GramStrategy):
     paper = "Ban and Ji 2024, https://arxiv.org/abs/2402.15638"
     family = "gramian"
     space = {"alpha": (0.5, 5.0, "log")}  # noqa: RUF012
-    heads = "weighted"
     scale_degree = -1 / 3
     properties = frozenset({"non_conflicting", "permutation_equivariant"})
 

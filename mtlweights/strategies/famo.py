@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .base import LossStrategy
 from .hyperparameters import check_at_least
-from .positive import masked_softmax, positive_logs
+from .positive import masked_softmax, positive_logs, usable
 
 
 class FAMO(LossStrategy):
@@ -30,8 +30,8 @@ class FAMO(LossStrategy):
 
     The Balancer's ``weight_lr``, 0.025, is also the authors' rate. gamma pulls the logits to 0 *inside*
     Adam, so near convergence it decides the sign of the step; public code has 1e-5 to 1e-2, and the authors
-    advise a very small one for the toy problem. A loss that is not positive is left out of its step, with
-    weight 0.
+    advise a very small one for the toy problem. A loss of 0 is left out of its step, with weight 0; a
+    negative one is refused (the authors subtract the least value a loss can have: do so before the call).
 
     Args:
         n_tasks: T.
@@ -41,6 +41,7 @@ class FAMO(LossStrategy):
     paper = "Liu et al. 2023, https://arxiv.org/abs/2306.03792"
     family = "learned loss weights"
     space = {"gamma": (1e-5, 1e-2, "log")}  # noqa: RUF012
+    positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
     before: Tensor  # log losses of the last step, NaN where none or already compared
@@ -56,7 +57,7 @@ class FAMO(LossStrategy):
         """The weighted log ``losses`` [m]; its gradient in the logits is that of the last step."""
         index = slice(None) if present is None else present
         values = losses.detach()
-        positive = values > 0
+        positive = usable(values)
         z = masked_softmax(self.logits.detach()[index], positive)
         inverse = (z / torch.where(positive, values, 1.0)).sum()
         objective = (z * positive_logs(losses)).sum() / torch.where(inverse > 0, inverse, 1.0)
@@ -75,7 +76,7 @@ class FAMO(LossStrategy):
     def _decrease(self, after: Tensor, index: slice | np.ndarray) -> Tensor:
         """What xi descends, []: ``z . delta + gamma |xi|^2 / 2`` over the tasks whose delta is known."""
         logits = self.logits[index]
-        known = ~torch.isnan(self.before[index]) & (after > 0)
+        known = ~torch.isnan(self.before[index]) & usable(after)
         delta = torch.where(known, self.before[index] - positive_logs(after), 0.0)
         decay = torch.where(known, self.gamma * logits**2 / 2, 0.0)
         return (torch.softmax(logits, 0) * delta + decay).sum()

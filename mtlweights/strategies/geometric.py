@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import LossStrategy
-from .positive import positive_logs
+from .positive import positive_logs, usable
 
 
 class GeometricLoss(LossStrategy):
@@ -21,16 +21,17 @@ class GeometricLoss(LossStrategy):
     and Geometric Loss Strategy for Multi-Task Learning", CVPR Workshops 2019,
     https://arxiv.org/abs/1904.08492.
 
-    A loss that is not positive is left out of the mean, with weight 0: in the formula a single zero
-    would end all training.
+    A loss of 0 is left out of the mean, with weight 0: in the formula a single zero would end all
+    training. A negative one is refused.
     """
 
     paper = "Chennupati et al. 2019, https://arxiv.org/abs/1904.08492"
     family = "loss"
+    positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
     def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
         """The geometric mean of ``losses`` [m]; 0 if none is positive."""
-        count = (losses > 0).sum()
+        count = usable(losses).sum()
         mean = torch.exp(positive_logs(losses).sum() / count.clamp(min=1))
         return torch.where(count > 0, mean, 0.0)

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from .base import LossStrategy
 from .hyperparameters import check_at_least, check_whole
+from .positive import usable
+
+#: The largest ratio of all losses to one, for float32's sake.
+LARGEST = 1e30
 
 
 class GO4Align(LossStrategy):
@@ -23,7 +27,7 @@ class GO4Align(LossStrategy):
     numbers on a line the best clusters are found exactly, so that is done here.
 
     Sums are over the tasks present; the p of the others stays, and those present keep their part of the
-    sum. A loss that is not positive counts as the smallest positive one of its step.
+    sum. A loss of 0 counts as the smallest positive one of its step; a negative one is refused.
 
     Args:
         n_tasks: T.
@@ -35,6 +39,7 @@ class GO4Align(LossStrategy):
     family = "loss"
     space = {"step_size": (1e-5, 1e-2, "log")}  # noqa: RUF012
     scale_degree = None  # p knows the unit of the losses; the rest does not
+    positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
     p: Tensor
@@ -52,10 +57,11 @@ class GO4Align(LossStrategy):
         values, p = losses.detach(), self.p[index]
         share = torch.softmax(torch.log(p) - self.step_size * values, 0)
         self.p[index] = (p.sum() * share).to(self.p)
-        positive = values > 0
+        positive = usable(values)
         smallest = torch.where(positive, values, torch.inf).min()
         safe = torch.where(positive, values, torch.where(positive.any(), smallest, 1.0))
-        return (cluster_means(safe.sum() / safe * share, self.groups) * losses).sum()
+        ratio = (safe.sum() / safe).clamp(max=LARGEST)
+        return (cluster_means(ratio * share, self.groups) * losses).sum()
 
 
 def cluster_means(x: Tensor, k: int) -> Tensor:

@@ -26,8 +26,10 @@ class GradDrop(JacobianStrategy):
 
     The paper works at an activation: gradients there are multiplied by the activation's sign, summed over
     the batch, and the mask goes back through one backward pass. Here, as in most public code, it works on
-    the shared parameters, where no such sign is needed. Draws are a function of (seed, committed step).
-    Some public code has leak the other way round.
+    the shared parameters, where no such sign is needed. The authors' layer by default also stretches the
+    result to the norm of the summed gradient; here it keeps its own length, as in the paper's formula: only
+    so is the expectation the sum, and norms over all parameters and over one activation are not alike. Draws
+    are a function of (seed, committed step). Some public code has leak the other way round.
 
     Args:
         n_tasks: T.

@@ -31,9 +31,10 @@ class GradNorm(GramStrategy):
     equations 1 and 2, algorithm 1.
 
     l_i(0) is the loss of the first step that has task i, and l_i / l_i(0) counts as 1 where l_i(0)
-    is not positive. Means are over the tasks present; the weights of absent tasks stay, and those
-    present are rescaled to the rest of T. Departure: weights are floored at 0.001 before the
-    rescaling, where the paper lets a large step make them negative.
+    is 0. A negative loss, whose ratio grows as the loss falls, is refused. Means are over the tasks
+    present; the weights of absent tasks stay, and those present are rescaled to the rest of T.
+    Departure: weights are floored at 0.001 before the rescaling, where the paper lets a large step make
+    them negative.
 
     Public code differs: one much-used version has the sign of alpha inverted, so that slow tasks get
     *smaller* targets; others average L_grad instead of summing it, measure on all shared
@@ -50,6 +51,7 @@ class GradNorm(GramStrategy):
     space = {"alpha": (0.0, 3.0)}  # noqa: RUF012
     heads = "weighted"
     measured_at = "last_shared"
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     initial: Tensor

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .base import LossStrategy
 from .hyperparameters import check_whole
-from .positive import masked_softmax, positive_logs
+from .positive import masked_softmax, positive_logs, usable
 
 
 class ImprovableGapBalancing(LossStrategy):
@@ -22,8 +22,8 @@ class ImprovableGapBalancing(LossStrategy):
     which learns the weights with an actor and critics, is not here.
 
     A task not seen in that epoch gets its base in the first later one that has it; until then, and where
-    the base is not positive, its ratio counts as 1. A loss that is not positive is left out of its step,
-    with weight 0.
+    the base is not positive, its ratio counts as 1. A loss of 0 is left out of its step, with weight 0; a
+    negative one is refused.
 
     Args:
         n_tasks: T.
@@ -34,6 +34,7 @@ class ImprovableGapBalancing(LossStrategy):
     family = "loss"
     needs = ("end_epoch",)
     scale_degree = 0
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
     epoch: Tensor  # epochs ended
@@ -51,7 +52,8 @@ class ImprovableGapBalancing(LossStrategy):
         base = self.base_loss if present is None else self.base_loss[present]
         known, values = base > 0, losses.detach()
         ratio = torch.where(known, values / torch.where(known, base, 1.0), 1.0)
-        positive = values > 0
+        ratio = ratio.clamp(max=torch.finfo(ratio.dtype).max)
+        positive = usable(values)
         weight = positive.sum() * masked_softmax(ratio, positive)
         return (weight * positive_logs(losses)).sum()
 

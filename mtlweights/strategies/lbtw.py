@@ -20,8 +20,8 @@ class LossBalancedTaskWeighting(LossStrategy):
     Learning", AAAI 2019 (student abstract), https://doi.org/10.1609/aaai.v33i01.33019977. The
     normalisation is that of the authors' code; a later version by others leaves it out.
 
-    r_i counts as 1 where l_i(first) is not positive and as 0 where l_i is negative; if all are 0 the
-    weights are equal.
+    r_i counts as 1 where l_i(first) is 0; if all ratios are 0 the weights are equal. A negative loss, whose
+    ratio grows as the loss falls, is refused.
 
     Args:
         n_tasks: T.
@@ -32,6 +32,7 @@ class LossBalancedTaskWeighting(LossStrategy):
     family = "loss"
     space = {"alpha": (0.0, 2.0)}  # noqa: RUF012
     needs = ("end_epoch",)
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     first: Tensor
@@ -50,7 +51,8 @@ class LossBalancedTaskWeighting(LossStrategy):
         self.first[index] = first.to(self.first)
         positive = first > 0
         ratio = torch.where(positive, values.clamp(min=0) / torch.where(positive, first, 1.0), 1.0)
-        power = ratio**self.alpha
+        largest = ratio.max().clamp(max=torch.finfo(ratio.dtype).max)
+        power = (ratio.clamp(max=largest) / torch.where(largest > 0, largest, 1.0)) ** self.alpha
         total = power.sum()
         weight = torch.where(total > 0, len(values) * power / torch.where(total > 0, total, 1.0), 1.0)
         return (weight * losses).sum()

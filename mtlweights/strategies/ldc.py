@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .base import LossStrategy
 from .hyperparameters import check_at_least
@@ -21,7 +22,10 @@ class LossDiscrepancyControl(LossStrategy):
     Discrepancy Control", 2025, https://arxiv.org/abs/2502.08585: a bilevel problem, weighted losses below
     and their discrepancy above, run as one penalised level. This is the form of the authors' CelebA
     experiment. Their Cityscapes one penalises ``|l_1 - l_2|``, their QM9 one takes ``log(l / l_initial)``
-    for l.
+    for l. As in the authors' code phi is learned at 1e-3 (unless the Balancer's ``weight_lr`` says otherwise;
+    theirs decays). Since S counts as a constant, the first term only ever lowers phi, by up to that rate in
+    a step: after some thousands of steps sigma, and with it the penalty, has all but vanished, and what
+    remains is the weighted mean of the losses. Losses may be negative.
 
     The second term makes a weight negative where ``2 penalty S > 1``, thus only with many tasks or a large
     penalty.
@@ -34,6 +38,7 @@ class LossDiscrepancyControl(LossStrategy):
     paper = "Xiao et al. 2025, https://arxiv.org/abs/2502.08585"
     family = "learned loss weights"
     space = {"penalty": (1e-3, 0.3, "log")}  # noqa: RUF012
+    weight_lr = 1e-3
     signed_weights = True
 
     def __init__(self, n_tasks: int, *, penalty: float = 0.01) -> None:
@@ -44,6 +49,8 @@ class LossDiscrepancyControl(LossStrategy):
 
     def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
         """The penalised objective, [], on ``losses`` [m]."""
-        sigma = torch.sigmoid(self.phi if present is None else self.phi[present])
-        weighted = sigma * losses
-        return weighted.sum() / sigma.sum().detach() + self.penalty * weighted.diff().abs().sum()
+        logs = functional.logsigmoid(self.phi if present is None else self.phi[present])
+        relative = torch.exp(logs - logs.detach().max())  # sigma / S is defined even where sigma underflows
+        share = relative / relative.sum().detach()
+        discrepancy = (torch.exp(logs) * losses).diff().abs().sum()
+        return (share * losses).sum() + self.penalty * discrepancy

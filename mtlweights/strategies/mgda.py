@@ -44,8 +44,8 @@ class MGDA(GramStrategy):
             "loss": its loss, "loss+": the product of both. A zero gradient stays zero.
         preference: T positive numbers p, used as given. Default: all ones, plain MGDA.
 
-    Raises ValueError for an unknown normalisation, an unusable preference, and at a step whose losses are
-    negative where they divide.
+    Raises ValueError for an unknown normalisation or an unusable preference. Where losses divide a negative
+    one is refused.
     """
 
     paper = "Sener and Koltun 2018, https://arxiv.org/abs/1810.04650"
@@ -64,6 +64,7 @@ class MGDA(GramStrategy):
                 f"normalisation should be one of {', '.join(_NORMALISATIONS)}, found {normalisation!r}."
             )
         self.normalisation = normalisation
+        self.positive_losses = normalisation.startswith("loss")
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1.0, positive=True))
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
@@ -79,9 +80,5 @@ class MGDA(GramStrategy):
             return np.ones(len(norms))
         if self.normalisation == "l2":
             return norms
-        if losses.min() < 0:
-            raise ValueError(
-                f"normalisation={self.normalisation!r} needs losses of at least 0, found {losses.min()}: "
-                "use 'none' or 'l2'."
-            )
+        losses = np.maximum(losses, 0)
         return losses if self.normalisation == "loss" else losses * norms

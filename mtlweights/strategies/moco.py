@@ -21,8 +21,9 @@ class MoCo(JacobianStrategy):
 
     H. Fernando, H. Shen, M. Liu, S. Chaudhury, K. Murugesan, T. Chen, "Mitigating Gradient Bias in
     Multi-objective Learning: A Provably Convergent Stochastic Approach", ICLR 2023,
-    https://arxiv.org/abs/2210.12624. d is made of y and lam as this step leaves them, and gamma and
-    decay are as in the authors' code, whose gradient of lam has a factor 2 that is left out here.
+    https://arxiv.org/abs/2210.12624. d is made of y and lam as this step leaves them. The defaults are those
+    of the authors' code, whose gradient of lam has a factor 2 that is left out here, and no rho (in a later
+    repository of theirs it is 0.1). A widely used library has a beta of 0.5.
 
     y_i starts as the first g_i (per parameter tensor, should one be shared only later), not as 0; k counts
     task i's steps in beta_k and all steps in gamma_k. The paper bounds y; by default there is no bound.
@@ -58,7 +59,7 @@ class MoCo(JacobianStrategy):
         self,
         n_tasks: int,
         *,
-        beta: float = 0.5,
+        beta: float = 0.1,
         gamma: float = 0.1,
         rho: float = 0.0,
         decay: float = 0.5,

@@ -22,14 +22,18 @@ class RevisedUncertainty(LossStrategy):
     https://arxiv.org/abs/1805.06334. For a fixed loss the optimum q = sigma^2 solves
     ``q^2 - l q / 2 - l / 2 = 0``; unlike UW's it depends on the scale of the losses.
 
+    sigma is learned at 3e-4 a step by default, for the reasons that ``uw`` gives.
+
     Departures: sigma may change sign, as in public code, but not come nearer to 0 than 0.001, where the
-    weight would explode. A loss that is not positive is left out of its step, with weight 0: its sigma
-    would fall to 0.
+    weight would explode. A loss of 0 is left out of its step, with weight 0: its sigma would fall to 0.
+    A negative one is refused.
     """
 
     paper = "Liebel and Koerner 2018, https://arxiv.org/abs/1805.06334"
     family = "learned loss weights"
     scale_degree = None
+    weight_lr = 3e-4
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     def __init__(self, n_tasks: int) -> None:

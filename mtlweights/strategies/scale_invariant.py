@@ -19,12 +19,13 @@ class ScaleInvariant(LossStrategy):
     scale. The weights are those of UW and IMTL-L at their optimum (UW's up to the factor 1/2) and of
     the analytical UW-O.
 
-    A loss that is not positive is left out of its step, with weight 0.
+    A loss of 0 is left out of its step, with weight 0; a negative one is refused.
     """
 
     paper = "Navon et al. 2022, https://arxiv.org/abs/2202.01017"
     family = "loss"
     scale_degree = 0
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
     def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:

@@ -11,7 +11,10 @@ from torch import Tensor
 from .base import GramStrategy
 from .hyperparameters import check_above, check_at_least, check_fraction, check_whole, preference_vector
 from .modo import among_present, on_third_batch
-from .solvers import momentum_steps
+from .solvers import momentum_steps, stable_step
+
+#: The step size of w where it converges.
+LR = 0.3
 
 
 class SDMGrad(GramStrategy):
@@ -30,18 +33,20 @@ class SDMGrad(GramStrategy):
     losses exactly (the mean here is over both batches). In that code all three batches are the last one, as
     they share a buffer.
 
-    Departure: their step size of w, 10, is far above what converges on normalised gradients: w jumps between
+    Departures: their step size of w, 10, is far above what converges on normalised gradients: w jumps between
     corners of the simplex, and for random gradients ``|J' z|^2`` ends at 2 (T = 2) to 10 (T = 10) times its
-    minimum. The default here converges; ``lr=10`` gives theirs.
+    minimum. By default it is 0.3 here, and less where that would not converge either, as for ten correlated
+    tasks (`solvers.stable_step`); a number given as ``lr`` is used as it is. Heads get the mean of the three
+    plain gradients, the worth of one batch as the trunk does; in the authors' code their sum.
 
     One optimizer step takes three backwards, each of its own micro-batch and T passes, with the factor 1/3
-    of any accumulation. Heads get the mean of the three plain gradients. With tasks missing, the rule runs
-    on the shares that the tasks present have among themselves, and what they have in all stays.
+    of any accumulation. With tasks missing, the rule runs on the shares that the tasks present have among
+    themselves, and what they have in all stays.
 
     Args:
         n_tasks: T.
         regularisation: lambda, >= 0 (authors: 0.3 for supervised tasks, 0.6 otherwise).
-        lr: > 0, step size of w.
+        lr: > 0, step size of w; None: 0.3 or less, as above.
         momentum: in [0, 1), of w's steps (authors' code: 0.5).
         iterations: >= 1, steps of w per training step (authors' code: 20).
         preference: w_0, T positive numbers, taken relative to their sum. Default: all equal.
@@ -63,14 +68,15 @@ class SDMGrad(GramStrategy):
         n_tasks: int,
         *,
         regularisation: float = 0.3,
-        lr: float = 0.3,
+        lr: float | None = None,
         momentum: float = 0.5,
         iterations: int = 20,
         preference: Sequence[float] | None = None,
     ) -> None:
         super().__init__(n_tasks)
         check_at_least(0, regularisation=regularisation)
-        check_above(0, lr=lr)
+        if lr is not None:
+            check_above(0, lr=lr)
         check_fraction(momentum=momentum)
         check_whole(1, iterations=iterations)
         self.regularisation, self.lr, self.momentum = regularisation, lr, momentum
@@ -96,4 +102,5 @@ class SDMGrad(GramStrategy):
         if not norm > 0:
             return share
         products = gram[:m, m : 2 * m] / norm**2
-        return momentum_steps(products, products @ wanted, share, self.lr, self.momentum, self.iterations)
+        lr = min(LR, stable_step(products, self.momentum)) if self.lr is None else self.lr
+        return momentum_steps(products, products @ wanted, share, lr, self.momentum, self.iterations)

@@ -59,4 +59,5 @@ class SmoothTchebycheff(LossStrategy):
         """The smooth maximum of ``losses`` [m]."""
         index = slice(None) if present is None else present
         terms = self.preference[index] * (losses - self.ideal[index])
-        return self.mu * torch.logsumexp(terms / self.mu, 0)
+        largest = terms.detach().max()  # taken out before mu divides, which may overflow
+        return largest + self.mu * torch.logsumexp((terms - largest) / self.mu, 0)

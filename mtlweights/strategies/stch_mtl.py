@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .base import LossStrategy
 from .hyperparameters import check_above, check_whole
-from .positive import positive_logs
+from .positive import positive_logs, usable
 
 
 class SmoothTchebycheffMTL(LossStrategy):
@@ -25,7 +25,8 @@ class SmoothTchebycheffMTL(LossStrategy):
     value, which leaves the gradient as it is.
 
     A task not seen in the nadir's epoch gets its nadir in the first later one that has it; until then
-    ``l_i / nu_i`` counts as 1. A loss that is not positive is left out of its step, with weight 0.
+    ``l_i / nu_i`` counts as 1. A loss of 0 is left out of its step, with weight 0; a negative
+    one is refused.
 
     Args:
         n_tasks: T.
@@ -38,6 +39,7 @@ class SmoothTchebycheffMTL(LossStrategy):
     space = {"mu": (0.01, 10.0, "log")}  # noqa: RUF012
     needs = ("end_epoch",)
     scale_degree = 0
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
     epoch: Tensor  # epochs ended
@@ -56,7 +58,7 @@ class SmoothTchebycheffMTL(LossStrategy):
         logs = positive_logs(losses)
         nadir = self.nadir if present is None else self.nadir[present]
         reference = torch.where(nadir > 0, torch.log(nadir), logs.detach())
-        positive = losses > 0
+        positive = usable(losses)
         # The lowest finite number and not -inf: the gradient stays defined where no loss is positive.
         terms = torch.where(positive, (logs - reference) / self.mu, torch.finfo(losses.dtype).min)
         smooth = len(losses) * self.mu * torch.logsumexp(terms, 0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import LossStrategy
+from .positive import bound, usable
 
 #: factor of exp(-s) * l
 _FACTORS = {"regression": 0.5, "classification": 1.0}
@@ -32,6 +33,13 @@ class UncertaintyWeighting(LossStrategy):
     same thing); ``exp(-s) l + s`` is twice the regression form; ``exp(-s) l + s / 2`` is the
     classification form. L is negative for small losses, which is normal.
 
+    s is learned at 3e-4 a step, unless the Balancer's ``weight_lr`` says otherwise: of the rates tried the
+    largest that did no harm on any problem (docs/disagreements.md has the figures). Where the losses' scales
+    lie far apart, or training is short, a larger one, up to 0.025, may pay.
+
+    A loss of 0 takes no part in s, which would fall without end; its weight stays. A negative one, at
+    which L has no minimum, is refused. s stays within -80 and 80, far from where exp overflows.
+
     Args:
         n_tasks: T.
         forms: "regression" (the default, for every task), "classification", or one of them per task.
@@ -43,6 +51,8 @@ class UncertaintyWeighting(LossStrategy):
     paper = "Kendall et al. 2018, https://arxiv.org/abs/1705.07115"
     family = "learned loss weights"
     scale_degree = None  # s adapts to the scale of the losses
+    weight_lr = 3e-4
+    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     factor: Tensor
@@ -60,7 +70,12 @@ class UncertaintyWeighting(LossStrategy):
         factor = self.factor
         if present is not None:
             s, factor = s[present], factor[present]
-        return (factor * torch.exp(-s) * losses + s / 2).sum()
+        return (factor * torch.exp(-s) * losses + torch.where(usable(losses), s / 2, 0.0)).sum()
+
+    @torch.no_grad()
+    def project(self, moved: Tensor) -> None:
+        """Keeps the s that ``moved`` within their bound."""
+        bound(self.log_variance, moved)
 
 
 def _factors(forms: str | Sequence[str], n_tasks: int) -> list[float]:

@@ -22,7 +22,7 @@ class SoftOptimalUncertainty(LossStrategy):
     https://arxiv.org/abs/2408.07985. Not invariant to the scale of the losses: the authors tune the
     temperature for each data set.
 
-    A loss that is not positive is left out of its step, with weight 0.
+    A loss of 0 is left out of its step, with weight 0; a negative one is refused.
 
     Args:
         n_tasks: T.
@@ -33,6 +33,7 @@ class SoftOptimalUncertainty(LossStrategy):
     family = "loss"
     space = {"temperature": (0.1, 100.0, "log")}  # noqa: RUF012
     scale_degree = None
+    positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, temperature: float = 1.0) -> None:

@@ -7,7 +7,7 @@ from .fairness import alpha_fair
 from .impartial import equal_cosines
 from .linear import best_on_simplex
 from .scaling import cosines_and_norms
-from .simplex import min_norm, momentum_steps, project_simplex
+from .simplex import min_norm, momentum_steps, project_simplex, stable_step
 
 __all__ = [
     "alpha_fair",
@@ -21,4 +21,5 @@ __all__ = [
     "momentum_steps",
     "project_conflicts",
     "project_simplex",
+    "stable_step",
 ]

@@ -13,12 +13,14 @@ _RIDGE = 1e-14
 
 
 def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
-    """Weights w [m] > 0 with ``(G w)_i = w_i ** (-1 / alpha)``.
+    """Weights w [m] with ``(G w)_i = w_i ** (-1 / alpha)``, w > 0 (for large alpha some may underflow to 0).
 
     They minimise the convex ``w @ G @ w / 2 - sum_i w_i ** (1 - 1/alpha) / (1 - 1/alpha)`` (for
-    alpha = 1, ``sum_i log w_i``). For m = 2 and alpha = 1 there is a closed form, for m = 2 a scalar
-    equation; else damped Newton. Each weight is sought in units of what it would be if the
-    gradients were orthogonal, so no scale of any gradient matters.
+    alpha = 1, ``sum_i log w_i``), and ``w @ G @ w / 2 - sum_i (G w)_i ** (1 - alpha) / (1 - alpha)`` too.
+    For m = 2 and alpha = 1 there is a closed form, for m = 2 a scalar equation; else damped Newton, above
+    alpha = 2 on the second form, in which weights of any smallness are no more than powers of the progress
+    ``G w``. Each weight is sought in units of what it would be if the gradients were orthogonal, so no
+    scale of any gradient matters.
 
     Where gradients cancel, the weights would be infinite, and their direction all that the gradients
     are wrong by. So from there on where that is as long as the direction itself (two gradients less than
@@ -40,7 +42,9 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
     if len(gram) == 2:
         found = _of_two(float(pull[0]), float(pull[1]), float(matrix[0, 1]), power)
     else:
-        found = _newton(matrix + np.diag(_RIDGE * pull), pull, power)
+        ridged = matrix + np.diag(_RIDGE * pull)
+        steep = _by_progress(ridged, pull, alpha) if alpha > 2 else None
+        found = _newton(ridged, pull, power) if steep is None else steep
     return np.asarray(unit * found * _certain(matrix, pull, found))
 
 
@@ -64,17 +68,23 @@ def _without_zeros(gram: np.ndarray, alpha: float) -> np.ndarray:
 def _of_two(first: float, second: float, product: float, power: float) -> np.ndarray:
     """For ``[[first, product], [product, second]]``, whose diagonal is also the pull."""
     product = max(product, -math.sqrt(first * second) * (1 - _RIDGE))
-    ratio = math.sqrt(first / second) if power == 1 else math.exp(_log_ratio(first, second, product, power))
-    w = (first / (first + product * ratio)) ** (1 / (1 + power))
-    return np.array([w, w * ratio])
+    z = math.log(first / second) / 2 if power == 1 else _log_ratio(first, second, product, power)
+    ratio = math.exp(-abs(z))
+    own = first if z <= 0 else second  # of the larger weight
+    w = (own / (own + product * ratio)) ** (1 / (1 + power))
+    return np.array([w, w * ratio] if z <= 0 else [w * ratio, w])
 
 
 def _log_ratio(first: float, second: float, product: float, power: float) -> float:
     """log(w_2 / w_1): the zero of a falling function, by Newton's method inside a bracket."""
 
     def excess(z: float) -> tuple[float, float]:
-        r = math.exp(z)
-        one, two = first + product * r, product + second * r
+        r = math.exp(-abs(z))  # both divided by the larger of 1 and e^z, which may be any number
+        one, two = (
+            (first * r + product, product * r + second)
+            if z > 0
+            else (first + product * r, product + second * r)
+        )
         value = math.log(one / first) - math.log(two / second) - power * z
         return value, r * (product**2 - first * second) / (one * two) - power
 
@@ -101,7 +111,7 @@ def _newton(matrix: np.ndarray, pull: np.ndarray, power: float) -> np.ndarray:
     """b > 0 [m] with ``matrix @ b = pull * b ** -power``; relative steps, halved while they do not help."""
     b = np.full(len(pull), (pull.sum() / max(matrix.sum(), _RIDGE * pull.sum())) ** (1 / (1 + power)))
     diagonal = np.arange(len(pull))
-    before = np.inf
+    before, regime = np.inf, 0.1 / (1 + power)  # steps below it shrink quadratically, until all is rounding
     for _ in range(100):
         force = pull * b ** (1 - power)
         system = matrix * b * b[:, None]
@@ -109,11 +119,10 @@ def _newton(matrix: np.ndarray, pull: np.ndarray, power: float) -> np.ndarray:
         system[diagonal, diagonal] += power * force
         step = np.linalg.solve(system, -gradient)
         largest = np.abs(step).max()
-        if largest > 0.1:
+        if largest > regime:
             step *= _damping(matrix, pull, power, b, step, float(gradient @ step))
         b = b * (1 + step)
-        # Below 0.1 steps shrink quadratically, until rounding is all that is left.
-        if largest < 1e-8 or (before < 0.1 and largest > before / 2):
+        if largest < 1e-8 or (before < regime and largest > before / 2):
             break
         before = largest
     return b
@@ -131,5 +140,59 @@ def _damping(
     start = potential(b)
     fraction = min(1.0, 0.9 / max(-float(step.min()), 1e-300))
     while fraction > 1e-10 and potential(b * (1 + fraction * step)) > start + 0.1 * fraction * slope:
+        fraction /= 2
+    return fraction
+
+
+def _by_progress(matrix: np.ndarray, pull: np.ndarray, alpha: float) -> np.ndarray | None:
+    """The same b [m] by steps in ``u = matrix @ b > 0``, where ``b = (u / pull) ** -alpha``.
+
+    None where u is no more than rounding: there gradients cancel.
+    """
+    b, diagonal = np.linalg.solve(matrix, pull), np.arange(len(pull))
+    before = np.inf
+    for _ in range(100):
+        u = matrix @ b
+        if not (u > _RIDGE * 10 * (np.abs(matrix) @ np.abs(b))).all():
+            return None
+        b, u = _longest(b, u, pull, alpha)
+        wanted = (u / pull) ** -alpha
+        system = (alpha * wanted / u)[:, None] * matrix
+        system[diagonal, diagonal] += 1
+        step = np.linalg.solve(system, wanted - b)
+        moved = matrix @ step
+        largest = alpha * np.abs(moved / u).max()
+        if largest > 0.1:
+            step *= _reach(b, step, u, moved, pull, alpha)
+        b = b + step
+        if largest < 1e-8 or (before < 0.1 and largest > before / 2):
+            break
+        before = largest
+    wanted = (matrix @ b / pull) ** -alpha
+    return np.asarray(np.where(b > 1e-8 * b.max(), b, wanted))
+
+
+def _longest(b: np.ndarray, u: np.ndarray, pull: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """b and u, times what is best along their ray."""
+    progress = u / pull
+    least = progress.min()
+    total = float(pull @ (progress / least) ** (1 - alpha))
+    scale = (total * least**2 / float(b @ u)) ** (1 / (1 + alpha)) / least
+    return b * scale, u * scale
+
+
+def _reach(
+    b: np.ndarray, step: np.ndarray, u: np.ndarray, moved: np.ndarray, pull: np.ndarray, alpha: float
+) -> float:
+    """A fraction of ``step`` that keeps u positive and lowers the potential by Armijo's rule."""
+
+    def potential(t: float) -> float:
+        progress = (u + t * moved) / pull
+        return float((b + t * step) @ (u + t * moved) / 2 + pull @ progress ** (1 - alpha) / (alpha - 1))
+
+    start = potential(0.0)
+    slope = float((b - (u / pull) ** -alpha) @ moved)
+    fraction = min(1.0, 0.9 / max(-float((moved / u).min()), 1e-300))
+    while fraction > 1e-10 and not potential(fraction) <= start + 0.1 * fraction * slope:
         fraction /= 2
     return fraction

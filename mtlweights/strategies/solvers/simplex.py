@@ -44,6 +44,18 @@ def momentum_steps(
     return alpha
 
 
+def stable_step(matrix: np.ndarray, momentum: float) -> float:
+    """A step size at which `momentum_steps` converges: half of ``2 (1 + momentum) / s``, inf where s = 0.
+
+    Steps stay on the simplex, so ``matrix`` [m, m] counts without the means of its rows and columns; s is
+    the Schatten 4-norm of what is left, a bound on its largest singular value.
+    """
+    centred = matrix - matrix.mean(axis=0)
+    centred = centred - centred.mean(axis=1, keepdims=True)
+    size = float(np.linalg.norm(centred @ centred.T)) ** 0.5
+    return (1 + momentum) / size if size > 0 else np.inf
+
+
 def _momentum_steps_of_two(
     matrix: np.ndarray, linear: np.ndarray, start: np.ndarray, lr: float, momentum: float, steps: int
 ) -> np.ndarray:
