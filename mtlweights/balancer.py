@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import (
+    bind,
     check_accumulation,
     check_gradients,
     check_heads,
     check_model,
     check_numbers,
+    check_seed,
+    check_shared,
     make_strategy,
-    read_losses,
-    read_scores,
     task_names,
     warn_of_optimizer,
 )
@@ -28,7 +29,16 @@ from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
 from .gradients import Deferred, after_backward, full_precision, keep_compiled_graphs
+from .reading import (
+    check_closure,
+    check_features,
+    check_gradient,
+    read_losses,
+    read_parts,
+    read_scores,
+)
 from .representation import Representation
+from .saved import check_saved
 from .sharing import Shared, Sharing
 from .state import State
 from .step import Batch, Step
@@ -112,7 +122,7 @@ class Balancer:
     ) -> None:
         self.tasks = task_names(tasks)
         self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
-        self.strategy.seed = seed
+        seed, shared = check_seed(seed), check_shared(shared)
         check_heads(heads, self.strategy)
         weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
         check_numbers(self.strategy, every, smoothing, weight_lr)
@@ -121,6 +131,8 @@ class Balancer:
         self.heads, self.every, self.smoothing = heads, every, smoothing
         self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
+        bind(self.strategy, self)
+        self.strategy.seed = seed
         self._state = State(self.strategy, weight_lr)
         self._weigher = Weigher(
             self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model)
@@ -170,22 +182,24 @@ class Balancer:
     def _scalar(
         self, losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None, features: Tensor | None
     ) -> Tensor:
-        present, values, numbers = read_losses(self.tasks, losses, counts)
+        found = read_losses(self.tasks, losses, counts)
+        check_features(features, self._engine.gatherer.mode)
+        if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
+            return found.plain_sum()
+        found.check_moves("loss")
+        self._weigher.ranks.check_join()
+        present, values, numbers = found.present, found.values, found.counts
         if features is not None:
             self._engine.representation.tensor = features
-        if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
-            return torch.stack([value.to(values[0].device) for value in values]).sum()
-        if not any(value.requires_grad for value in values):
-            raise ValueError("No loss requires a gradient: the model is frozen, or the losses were detached.")
         self._remind()
-        self._weigher.ranks.check_join()
         if self._engine.one_pass:
             self._begin(values)
             with full_precision(values[0].device):
                 return self._engine.scalar(present, values, numbers, self._backward_starts)
         if self._engine.window is not None:
             self._engine.window.closes()  # raises now where nothing tells
-        total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
+        with torch.no_grad():
+            total = found.plain_sum()
         anchor = torch.zeros((), device=total.device, requires_grad=True)
         run = partial(self._run, present, values, numbers)
         scalar: Tensor = Deferred.apply(anchor, total, run)  # type: ignore[no-untyped-call]
@@ -204,6 +218,7 @@ class Balancer:
         ``gradient`` [] is the incoming factor, as in ``Tensor.backward``: ``scaler.scale(torch.ones(()))``
         under a GradScaler. It stays in ``.grad`` and does not change the weights.
         """
+        check_gradient(gradient)
         self(losses, counts, features=features).backward(gradient)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Balancer:
@@ -226,9 +241,9 @@ class Balancer:
 
         ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing.
         """
+        scores = None if validation is None else read_scores(self.tasks, validation)
         self._commits.settle()
         self._owed.discard("end_epoch")
-        scores = None if validation is None else read_scores(self.tasks, validation)
         if self._state.wants_epochs:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
 
@@ -240,16 +255,20 @@ class Balancer:
         of the step: a list of (task -> loss, task -> count). Learned weights that take their gradient from
         these losses move at once.
         """
-        self._owed.discard("after_step")
+        check_closure(closure)
         if not self.wants_after_step:
             return
-        self._commits.settle()
         with torch.no_grad():
             losses = closure()
             if not isinstance(losses, Mapping):
-                losses, counts = merge(losses)
-            present, values, numbers = read_losses(self.tasks, losses, counts)
-        self._state.learn(self._engine.after_step(present, values, numbers))
+                losses, counts = merge(read_parts(self.tasks, losses))
+            found = read_losses(self.tasks, losses, counts)
+        self._owed.discard("after_step")
+        self._commits.settle()
+        if self._commits.last is not None:
+            found = found.only(self._commits.last.present)
+        if found.present:
+            self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
 
     @property
     def wants_after_step(self) -> bool:
@@ -263,10 +282,15 @@ class Balancer:
         strategy that looks one step ahead calls it during the next backward, with the parameters moved for
         the while; the others at once. It brings its own autocast.
         """
+        check_closure(closure)
         self._owed.discard("validate")
-        if not self.strategy.validation_rows:
-            return
-        self._engine.validation.give(lambda: read_losses(self.tasks, closure(), None)[:2])
+        if self.strategy.validation_rows:
+            self._engine.validation.give(partial(self._validation_losses, closure))
+
+    def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
+        found = read_losses(self.tasks, closure(), None)
+        found.check_moves("validation loss")
+        return found.present, found.values
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -291,19 +315,11 @@ class Balancer:
         """Restore what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: the state is of other tasks or of another strategy.
+            ValueError: the state is of other tasks or of another strategy, or is none; nothing was loaded.
         """
-        if list(state.get("tasks", [])) != list(self.tasks):
-            raise ValueError(
-                f"The saved balancer is for the tasks {state.get('tasks')}, this one for {list(self.tasks)}: "
-                "build it with the same tasks in the same order."
-            )
-        try:
-            self._state.load_state_dict(dict(state))
-        except (RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"The saved balancer does not fit {type(self.strategy).__name__}: {error}"
-            ) from error
+        own = {"tasks": list(self.tasks), "reach": {}, **self._state.state_dict()}
+        check_saved(state, own, self.strategy)
+        self._state.load_state_dict(dict(state))
         self._sharing.load_state_dict(state["reach"])
 
     # steps ------------------------------------------------------------------------------------------------
