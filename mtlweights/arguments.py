@@ -44,8 +44,11 @@ def task_names(tasks: Iterable[str]) -> tuple[str, ...]:
             f"tasks should be a list of names: the order of {shown(tasks)}, a {type(tasks).__name__}, is "
             "another in every process."
         )
-    names = () if isinstance(tasks, (str, bytes)) or not isinstance(tasks, Iterable) else tuple(tasks)
-    if (not names and tasks != []) or not all(isinstance(name, str) for name in names):
+    try:
+        names = None if isinstance(tasks, (str, bytes)) else tuple(tasks)
+    except TypeError:
+        names = None
+    if names is None or not all(isinstance(name, str) for name in names):
         raise ValueError(f'tasks should be a list of names such as ["ner", "pos"], found {shown(tasks)}.')
     if not names or len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise ValueError(
@@ -150,12 +153,17 @@ def check_shared(shared: Any) -> Any:
         raise ValueError(f"{named}, found {shown(shared)}.")
     if callable(shared):
         return shared
-    parts = list(shared)
+    try:
+        parts = list(shared)
+    except TypeError:
+        raise ValueError(f"{named}, found {shown(shared)}.") from None
     for part in parts:
         if not isinstance(part, (Tensor, nn.Module)):
             raise ValueError(f"{named}, found {shown(part)} among them.")
-        if isinstance(part, Tensor) and not part.is_leaf:
-            raise ValueError(f"{named}, found a tensor that was computed, of shape {tuple(part.shape)}.")
+        if isinstance(part, Tensor) and not (
+            isinstance(part, nn.Parameter) or (part.is_leaf and part.requires_grad)
+        ):
+            raise ValueError(f"{named}, found a tensor of shape {tuple(part.shape)} that is no parameter.")
     if not any(isinstance(part, Tensor) or any(True for _ in part.parameters()) for part in parts):
         raise ValueError(f"{named}, found no parameter.")
     return parts

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from .engine import Engine
 from .strategies import JacobianStrategy, LossStrategy
 
+#: what a JacobianStrategy takes beside the rows, in matrices [T, P]: the matrix with what is cut from it; one
+#: more while it is formed; of each state the old, the new and the one proposed last
+MATRIX, FORMED, STATE = 1.4, 1, 3
+
 
 def explain(tasks: Sequence[str], engine: Engine) -> str:
     """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
@@ -55,10 +59,20 @@ def _memory(engine: Engine) -> list[str]:
         lines.append(
             "No gradient is kept as factors: no linear layer or embedding, or several batches or ranks."
         )
-    bytes_ = sum(
-        int(times[c]) * kept.get(c, sizes[c]) * sharing.params[c].element_size() for c in sharing.trainable()
-    )
-    return [*lines, f"Memory above plain training: {bytes_ / 2**20:.1f} MiB, a gradient per task."]
+    columns = sharing.trainable()
+    bytes_ = sum(int(times[c]) * kept.get(c, sizes[c]) * sharing.params[c].element_size() for c in columns)
+    what = "a gradient per task"
+    strategy = engine.weigher.strategy
+    if isinstance(strategy, JacobianStrategy):
+        named = (
+            None if sharing.shared == "auto" else sharing.measured(strategy.measured_at, range(len(times)))
+        )
+        at = [c for c in columns if times[c] >= 2] if named is None else named
+        wide = sum(sizes[c] * max(4, sharing.params[c].element_size()) for c in at)
+        bytes_ += int(strategy.n_tasks * wide * (MATRIX + max(FORMED, STATE * len(strategy.row_state))))
+        states = f", and {len(strategy.row_state)} states of that size" if strategy.row_state else ""
+        what += f", the matrix of them{states}"
+    return [*lines, f"Memory above plain training: {bytes_ / 2**20:.1f} MiB at its peak, {what}."]
 
 
 def _line(title: str, columns: Sequence[int], names: Sequence[str], sizes: Sequence[int]) -> str:
