@@ -89,7 +89,7 @@ def make_strategy(
         return cls(n_tasks, **hyperparameters)
     except ValueError:
         raise
-    except Exception as error:  # of a class of the user's own
+    except (Exception, SystemExit) as error:  # of a class of the user's own
         raise ValueError(
             f"{cls.__name__}({n_tasks}) raised {type(error).__name__}: {one_line(error)}."
         ) from error

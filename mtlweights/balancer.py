@@ -65,8 +65,9 @@ class Balancer:
     non-finite, so that a GradScaler skips the step; without a scaler, check the loss yourself.
 
     Args:
-        strategy: A registry name, a `package.module:Class`, a Strategy class or an instance.
-        tasks: The T task names; their order is the order of per-task hyperparameters.
+        strategy: A registry name, a `package.module:Class`, a `file.py:Class`, a Strategy class or an
+            instance, which belongs to one balancer.
+        tasks: The T task names; their order is the order of per-task hyperparameters. No set: it has none.
         model: The model. Not needed, but with it the record of what is shared is saved by name, and the
             balancer knows when the model is being evaluated.
         shared: Where the task gradients are measured: ``"auto"`` is every parameter that at least two
@@ -92,13 +93,14 @@ class Balancer:
         process_group: The processes that train this model together; by default those of the DDP wrapper given
             as ``model``, else all. Where every process trains a model of its own, a group of that process
             alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
-        weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer);
-            by default the strategy's, 0.025 for most.
-        seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
+        weight_lr: Learning rate of learned weights, above 0 (Adam, kept in the balancer, never in your
+            optimizer); by default the strategy's, 0.025 for most.
+        seed: Of random strategies, at least 0; a draw depends on it and on the number of steps taken alone.
         **hyperparameters: The strategy's own.
 
     Raises:
         ValueError: an argument is not one of those listed, with what was expected.
+        ImportError: the module of a `package.module:Class` cannot be imported.
     """
 
     def __init__(
@@ -165,14 +167,16 @@ class Balancer:
         """One scalar [] from the mean losses of the tasks at hand; backward it as any loss.
 
         Args:
-            losses: Task -> its mean loss []. A task may be missing.
-            counts: Task -> how many items that mean is over (an int or a tensor []); 1 where not given.
-                Ranks are averaged by count. A task whose count is the number 0 is missing.
+            losses: Task -> its mean loss []. A task may be missing; one whose loss has no graph, where others
+                have one, is: the value counts in a plain sum, and no state moves for it.
+            counts: Task -> how many items that mean is over (a number of at least 0 or a tensor []); 1 where
+                not given. Ranks are averaged by count. A task whose count is the number 0 is missing.
             features: The shared representation, with its graph, for ``gradients="features"``.
 
         Raises:
-            ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient,
-                nothing that tells the end of an accumulation window, DDP's ``join()``.
+            ValueError: an unknown task, no task, a loss that is not a floating-point scalar, none with a
+                gradient, a count that is not a number of items, ``features`` without a graph or of no use,
+                nothing that tells the end of an accumulation window, DDP's ``join()``. Nothing was touched.
         """
         if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
             outside: Tensor = torch.compiler.disable(self._scalar)(losses, counts, features)
@@ -217,6 +221,9 @@ class Balancer:
 
         ``gradient`` [] is the incoming factor, as in ``Tensor.backward``: ``scaler.scale(torch.ones(()))``
         under a GradScaler. It stays in ``.grad`` and does not change the weights.
+
+        Raises:
+            ValueError: as in a call, and where ``gradient`` is no floating-point scalar.
         """
         check_gradient(gradient)
         self(losses, counts, features=features).backward(gradient)
@@ -239,7 +246,11 @@ class Balancer:
     def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
         """Tell the strategy that an epoch ended.
 
-        ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing.
+        ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing,
+        and a score of NaN is.
+
+        Raises:
+            ValueError: an unknown task, a score that is not a number, an infinite one.
         """
         scores = None if validation is None else read_scores(self.tasks, validation)
         self._commits.settle()
@@ -252,8 +263,11 @@ class Balancer:
 
         ``closure`` returns task -> loss; it is called without grad mode, and only by strategies that need it.
         ``counts`` is as in a call. With ``accumulation="window"`` it returns the losses of all micro-batches
-        of the step: a list of (task -> loss, task -> count). Learned weights that take their gradient from
-        these losses move at once.
+        of the step: a list of (task -> loss, task -> count). Tasks that took no part in the step are left
+        out. Learned weights that take their gradient from these losses move at once.
+
+        Raises:
+            ValueError: no function, or what it returned is refused as in a call.
         """
         check_closure(closure)
         if not self.wants_after_step:
@@ -281,6 +295,9 @@ class Balancer:
         ``closure`` returns task -> validation loss with its graph; their rows join the next Gramian. A
         strategy that looks one step ahead calls it during the next backward, with the parameters moved for
         the while; the others at once. It brings its own autocast.
+
+        Raises:
+            ValueError: no function, or what it returned is refused as in a call.
         """
         check_closure(closure)
         self._owed.discard("validate")

@@ -1,5 +1,7 @@
 """Names, dotted paths and entry points to strategy classes, and the errors they give."""
 
+import argparse
+import json
 import pickle
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from mtlweights import Balancer, strategies
+from mtlweights.cli import listing
 from mtlweights.strategies import Strategy, loading
 from mtlweights.strategies.pcgrad import PCGrad
 from mtlweights.strategies.registry import ALIASES, STRATEGIES
@@ -184,3 +187,16 @@ def test_broken_entry_point_names_itself_and_its_module(plugin, monkeypatch):
     monkeypatch.setattr(loading, "_told", {"pcgrad"})
     with pytest.raises(ImportError, match="module 'no_such_module_xyz' of strategy 'broken'"):
         strategies.get("broken")
+
+
+def test_the_list_leaves_out_what_cannot_be_used_and_says_so(plugin, capsys):
+    assert listing.run(argparse.Namespace(json=True)) == 0
+    out, err = capsys.readouterr()
+    assert [row["name"] for row in json.loads(out)] == [*BUILT_IN, "zz_halved"]
+    assert err.splitlines()[0].startswith(
+        "mtlweights: warning: A package registers 'own_strategies:Halved' as"
+    )
+    assert err.splitlines()[1].startswith(
+        "mtlweights: warning: Strategy 'broken' is left out: Could not import"
+    )
+    assert len(err.splitlines()) == 2
