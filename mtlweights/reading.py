@@ -63,38 +63,30 @@ def read_losses(
     counts = counts or {}
     _check_names([*losses, *counts], tasks)
     numbers = {task: _count(task, count) for task, count in counts.items()}
-    for task in tasks:
-        if task in losses:
-            _check_loss(task, losses[task])
-    given = [i for i, t in enumerate(tasks) if t in losses and numbers.get(t, 1) is not None]
+    given = [i for i, task in enumerate(tasks) if task in losses]
+    values = {i: _loss(tasks[i], losses[tasks[i]]) for i in given}
+    if counts:
+        given = [i for i in given if numbers.get(tasks[i], 1) is not None]
     if not given:
         raise ValueError(
             f"No loss to balance: give at least one of {', '.join(tasks)}, with a count above 0."
         )
-    moving = [i for i in given if losses[tasks[i]].requires_grad]
-    present = moving or given
+    present = [i for i in given if values[i].requires_grad] or given
+    constants = [] if len(present) == len(given) else [values[i] for i in given if i not in present]
     return Losses(
-        present,
-        [losses[tasks[i]] for i in present],
-        [numbers.get(tasks[i], 1) for i in present],
-        [losses[tasks[i]] for i in given if moving and i not in moving],
+        present, [values[i] for i in present], [numbers.get(tasks[i], 1) for i in present], constants
     )
 
 
-def _check_loss(task: str, loss: Any) -> None:
-    """Raise ValueError unless this is a floating-point scalar, on a device that has values."""
+def _loss(task: str, loss: Any) -> Tensor:
+    """The loss; ValueError unless it is a floating-point scalar, on a device that has values."""
     if not isinstance(loss, Tensor):
         raise ValueError(
             f"The loss of {task!r} should be a scalar tensor, found {shown(loss)}: where a task has "
             "none, leave it out of losses."
         )
-    if (
-        loss.dtype in FLOATS
-        and loss.dim() == 0
-        and loss.layout is torch.strided
-        and loss.device.type != "meta"
-    ):
-        return
+    if loss.dtype in FLOATS and loss.dim() == 0 and loss.layout is torch.strided and not loss.is_meta:
+        return loss
     found, cure = "one on the meta device, without a value", "move the model to a real device"
     if loss.is_nested or loss.layout != torch.strided:
         found, cure = "a nested or sparse tensor", "give a dense scalar"
