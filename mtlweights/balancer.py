@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import (
-    bind,
     check_accumulation,
     check_gradients,
     check_heads,
@@ -19,7 +18,6 @@ from .arguments import (
     check_numbers,
     check_seed,
     check_shared,
-    make_strategy,
     task_names,
     warn_of_optimizer,
 )
@@ -29,6 +27,7 @@ from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
 from .gradients import Deferred, after_backward, full_precision, keep_compiled_graphs
+from .making import bind, make_strategy
 from .reading import (
     check_closure,
     check_features,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..arguments import make_strategy
+from ..making import make_strategy
 from ..strategies import Strategy, get
 from ..strategies.loading import FILE, from_file
 from ..tasks import parse_spec
