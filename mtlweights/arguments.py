@@ -1,82 +1,81 @@
-"""Checks of what a user passes to a Balancer: each error says what was expected, what came, what to do."""
+"""Checks of what a Balancer is made with: each error says what was expected, what came, what to do."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, KeysView, Set
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
-from . import strategies
 from .strategies import GramStrategy, LossStrategy, Strategy
-
-OWN = (
-    "shared",
-    "gradients",
-    "features",
-    "heads",
-    "every",
-    "smoothing",
-    "accumulation",
-    "accumulation_steps",
-    "process_group",
-    "weight_lr",
-    "seed",
-)
+from .strategies.hyperparameters import MOST, is_number, is_whole, shown
+from .strategies.loading import did_you_mean
 
 
-def did_you_mean(name: object, known: Sequence[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing."""
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def task_names(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The task names as a tuple; refuses a bare string, duplicates and none at all."""
-    if isinstance(tasks, str) or not all(isinstance(t, str) for t in tasks):
-        raise ValueError(f'tasks should be a list of names such as ["ner", "pos"], found {tasks!r}.')
-    names = tuple(tasks)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"tasks should be at least one name, each once, found {list(names)!r}.")
+def task_names(tasks: Iterable[str]) -> tuple[str, ...]:
+    """The task names as a tuple; refuses a bare string, a set, blanks, duplicates and none at all."""
+    if isinstance(tasks, Set) and not isinstance(tasks, KeysView):
+        raise ValueError(
+            f"tasks should be a list of names: the order of {shown(tasks)}, a {type(tasks).__name__}, is "
+            "another in every process."
+        )
+    try:
+        names = None if isinstance(tasks, (str, bytes)) else tuple(tasks)
+    except TypeError:
+        names = None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'tasks should be a list of names such as ["ner", "pos"], found {shown(tasks)}.')
+    if not names or len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise ValueError(
+            f"tasks should be at least one name, each once, none blank, found {shown([*names])}."
+        )
     return names
 
 
-def make_strategy(
-    strategy: str | type[Strategy] | Strategy, n_tasks: int, hyperparameters: Mapping[str, Any]
-) -> Strategy:
-    """An instance for ``n_tasks`` tasks from a name, a class or an instance."""
-    if isinstance(strategy, Strategy):
-        if hyperparameters:
-            raise ValueError(
-                f"{', '.join(hyperparameters)}: hyperparameters belong to the constructor of the "
-                f"{type(strategy).__name__} instance, or pass the class instead."
-            )
-        if strategy.n_tasks != n_tasks:
-            raise ValueError(f"The strategy was built for {strategy.n_tasks} tasks, but there are {n_tasks}.")
-        return strategy
-    cls = strategies.get(strategy) if isinstance(strategy, str) else strategy
-    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
-        raise ValueError(f"strategy should be a name, a Strategy class or an instance, found {strategy!r}.")
-    accepted = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in hyperparameters:
-        if name not in accepted:
-            raise ValueError(
-                f"Strategy {cls.__name__} has no hyperparameter {name!r}"
-                f"{did_you_mean(name, [*accepted, *OWN])}. It takes: {', '.join(accepted) or 'none'}."
-            )
-    return cls(n_tasks, **hyperparameters)
+def check_seed(seed: int) -> int:
+    """The seed as an int; refuses all but whole numbers from 0 to 2^63 - 1."""
+    if not (is_whole(seed) and 0 <= seed < 2**63):
+        raise ValueError(f"seed should be a whole number of at least 0, found {shown(seed)}.")
+    return int(seed)
+
+
+def check_shared(shared: Any) -> Any:
+    """``shared`` with parameters and modules as a list."""
+    if isinstance(shared, str) and shared == "auto":
+        return shared
+    named = (
+        "shared should be 'auto', parameters, modules, or a function of a parameter's name that says whether "
+        "it is one"
+    )
+    if isinstance(shared, (Tensor, nn.Module)):
+        shared = [shared]
+    if isinstance(shared, (str, bytes, type)) or not (callable(shared) or isinstance(shared, Iterable)):
+        raise ValueError(f"{named}, found {shown(shared)}.")
+    if callable(shared):
+        return shared
+    try:
+        parts = list(shared)
+    except TypeError:
+        raise ValueError(f"{named}, found {shown(shared)}.") from None
+    for part in parts:
+        if not isinstance(part, (Tensor, nn.Module)):
+            raise ValueError(f"{named}, found {shown(part)} among them.")
+        if isinstance(part, Tensor) and not (
+            isinstance(part, nn.Parameter) or (part.is_leaf and part.requires_grad)
+        ):
+            raise ValueError(f"{named}, found a tensor of shape {tuple(part.shape)} that is no parameter.")
+    if not any(isinstance(part, Tensor) or any(True for _ in part.parameters()) for part in parts):
+        raise ValueError(f"{named}, found no parameter.")
+    return parts
 
 
 def check_heads(heads: str, strategy: Strategy) -> str:
     """Resolve ``"paper"``; refuse to weight heads where a weight may be negative."""
-    if heads not in ("paper", "plain", "weighted"):
-        raise ValueError(f"heads should be 'paper', 'plain' or 'weighted', found {heads!r}.")
+    if not (isinstance(heads, str) and heads in ("paper", "plain", "weighted")):
+        raise ValueError(f"heads should be 'paper', 'plain' or 'weighted', found {shown(heads)}.")
     if heads == "weighted" and strategy.signed_weights:
         raise ValueError(
             f"heads='weighted' with {type(strategy).__name__}: its weights may be negative, so a head would "
@@ -87,18 +86,20 @@ def check_heads(heads: str, strategy: Strategy) -> str:
 
 def check_numbers(strategy: Strategy, every: int, smoothing: float, weight_lr: float) -> None:
     """Ranges of the Balancer's own arguments, and which strategies they fit."""
-    if not (isinstance(every, int) and every >= 1):
-        raise ValueError(f"every should be a whole number of optimizer steps, at least 1, found {every!r}.")
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing should be in [0, 1), found {smoothing!r}.")
+    if not (is_whole(every) and 1 <= every < MOST):
+        raise ValueError(
+            f"every should be a whole number of optimizer steps, at least 1, found {shown(every)}."
+        )
+    if not (is_number(smoothing) and 0 <= smoothing < 1):
+        raise ValueError(f"smoothing should be in [0, 1), found {shown(smoothing)}.")
     if (every > 1 or smoothing) and (not isinstance(strategy, GramStrategy) or strategy.batches > 1):
         kind = {LossStrategy: "has no costly weights to save", GramStrategy: "needs its rows in every step"}
         reason = next((why for base, why in kind.items() if isinstance(strategy, base)), "gives no weights")
         raise ValueError(
             f"every= and smoothing= are for Gramian strategies; {type(strategy).__name__} {reason}."
         )
-    if not weight_lr > 0:
-        raise ValueError(f"weight_lr should be positive, found {weight_lr!r}.")
+    if not (is_number(weight_lr) and weight_lr > 0):
+        raise ValueError(f"weight_lr should be positive and finite, found {shown(weight_lr)}.")
 
 
 def check_gradients(
@@ -106,9 +107,9 @@ def check_gradients(
 ) -> None:
     """How gradients are measured, and by which strategies they can be."""
     known = ("auto", "rows", "features", "gramian")
-    if gradients not in known:
+    if not (isinstance(gradients, str) and gradients in known):
         raise ValueError(
-            f"gradients should be one of {', '.join(known)}, found {gradients!r}"
+            f"gradients should be one of {', '.join(known)}, found {shown(gradients)}"
             f"{did_you_mean(gradients, known)}."
         )
     if gradients in ("features", "gramian") and not isinstance(strategy, GramStrategy):
@@ -132,10 +133,10 @@ def check_gradients(
 def check_accumulation(accumulation: str, steps: int | None, every: int, strategy: Strategy) -> None:
     """The kind of accumulation, and what goes with it."""
     batches = strategy.batches if isinstance(strategy, GramStrategy) else 1
-    if accumulation not in ("microbatch", "window"):
-        raise ValueError(f"accumulation should be 'microbatch' or 'window', found {accumulation!r}.")
-    if steps is not None and not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"accumulation_steps should be a whole number of at least 1, found {steps!r}.")
+    if not (isinstance(accumulation, str) and accumulation in ("microbatch", "window")):
+        raise ValueError(f"accumulation should be 'microbatch' or 'window', found {shown(accumulation)}.")
+    if steps is not None and not (is_whole(steps) and 1 <= steps < MOST):
+        raise ValueError(f"accumulation_steps should be a whole number of at least 1, found {shown(steps)}.")
     if batches > 1 and getattr(strategy, "validation_rows", False):
         raise ValueError(
             f"{type(strategy).__name__} asks for {batches} batches and for validation rows: a strategy gets "
@@ -182,46 +183,3 @@ def check_model(model: nn.Module | None) -> nn.Module | None:
         model = model.module
     inner = getattr(model, "_orig_mod", None)
     return check_model(inner) if isinstance(inner, nn.Module) else model
-
-
-def read_losses(
-    tasks: Sequence[str], losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None
-) -> tuple[list[int], list[Tensor], list[Any]]:
-    """Indices of the tasks at hand in the balancer's order, their losses and counts."""
-    if not isinstance(losses, Mapping):
-        raise ValueError(f"losses should be a dict of task -> scalar tensor, found {type(losses).__name__}.")
-    _check_names([*losses, *(counts or {})], tasks)
-    counts = counts or {}
-    present = [i for i, t in enumerate(tasks) if t in losses and not _zero(counts.get(t, 1))]
-    if not present:
-        raise ValueError(
-            f"No loss to balance: give at least one of {', '.join(tasks)}, with a count above 0."
-        )
-    for i in present:
-        loss = losses[tasks[i]]
-        if not isinstance(loss, Tensor) or loss.dim() != 0:
-            found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(
-                f"The loss of {tasks[i]!r} should be a scalar tensor, found {found}: take its mean."
-            )
-    return present, [losses[tasks[i]] for i in present], [counts.get(tasks[i], 1) for i in present]
-
-
-def _zero(count: Any) -> bool:
-    """A count known on the host to be 0; a tensor is never read here."""
-    return not isinstance(count, Tensor) and count == 0
-
-
-def read_scores(tasks: Sequence[str], validation: Mapping[str, float]) -> np.ndarray:
-    """Validation scores [T] in the balancer's order, NaN where none was given."""
-    _check_names(list(validation), tasks)
-    return np.array([float(validation.get(task, np.nan)) for task in tasks])
-
-
-def _check_names(keys: Sequence[str], tasks: Sequence[str]) -> None:
-    for key in keys:
-        if key not in tasks:
-            known = ", ".join(tasks)
-            raise ValueError(
-                f"{key!r} is not one of the balancer's tasks{did_you_mean(key, tasks)}. Tasks: {known}."
-            )

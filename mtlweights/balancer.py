@@ -16,9 +16,8 @@ from .arguments import (
     check_heads,
     check_model,
     check_numbers,
-    make_strategy,
-    read_losses,
-    read_scores,
+    check_seed,
+    check_shared,
     task_names,
     warn_of_optimizer,
 )
@@ -28,8 +27,18 @@ from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
 from .gradients import Found, after_backward, defer, full_precision, keep_compiled_graphs, refuse_transforms
+from .making import bind, make_strategy
+from .reading import (
+    check_closure,
+    check_features,
+    check_gradient,
+    read_losses,
+    read_parts,
+    read_scores,
+)
 from .record import Leaves
 from .representation import Representation
+from .saved import check_saved
 from .sharing import Shared, Sharing
 from .state import State
 from .step import Batch, Step
@@ -56,8 +65,9 @@ class Balancer:
     non-finite, so that a GradScaler skips the step; without a scaler, check the loss yourself.
 
     Args:
-        strategy: A registry name, a `package.module:Class`, a Strategy class or an instance.
-        tasks: The T task names; their order is the order of per-task hyperparameters.
+        strategy: A registry name, a `package.module:Class`, a `file.py:Class`, a Strategy class or an
+            instance, which belongs to one balancer.
+        tasks: The T task names; their order is the order of per-task hyperparameters. No set: it has none.
         model: The model. Not needed, but with it the record of what is shared is saved by name, and the
             balancer knows when the model is being evaluated.
         shared: Where the task gradients are measured: ``"auto"`` is every parameter that at least two
@@ -83,13 +93,14 @@ class Balancer:
         process_group: The processes that train this model together; by default those of the DDP wrapper given
             as ``model``, else all. Where every process trains a model of its own, a group of that process
             alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
-        weight_lr: Learning rate of learned weights (Adam, kept in the balancer, never in your optimizer);
-            by default the strategy's, from 1e-4 (`auto_lambda`) to 0.025 (`famo`, `gradnorm`).
-        seed: Of random strategies; a draw depends on it and on the number of steps taken alone.
+        weight_lr: Learning rate of learned weights, above 0 (Adam, kept in the balancer, never in your
+            optimizer); by default the strategy's, from 1e-4 (`auto_lambda`) to 0.025 (`famo`, `gradnorm`).
+        seed: Of random strategies, at least 0; a draw depends on it and on the number of steps taken alone.
         **hyperparameters: The strategy's own.
 
     Raises:
         ValueError: an argument is not one of those listed, with what was expected.
+        ImportError: the module of a `package.module:Class` cannot be imported.
     """
 
     def __init__(
@@ -113,7 +124,7 @@ class Balancer:
     ) -> None:
         self.tasks = task_names(tasks)
         self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
-        self.strategy.seed = seed
+        seed, shared = check_seed(seed), check_shared(shared)
         check_heads(heads, self.strategy)
         weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
         check_numbers(self.strategy, every, smoothing, weight_lr)
@@ -122,6 +133,8 @@ class Balancer:
         self.heads, self.every, self.smoothing = heads, every, smoothing
         self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
+        bind(self.strategy, self)
+        self.strategy.seed = seed
         self._state = State(self.strategy, weight_lr)
         self._weigher = Weigher(
             self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
@@ -154,15 +167,17 @@ class Balancer:
         """One scalar [] from the mean losses of the tasks at hand; backward it as any loss.
 
         Args:
-            losses: Task -> its mean loss []. A task may be missing.
-            counts: Task -> how many items that mean is over (an int or a tensor []); 1 where not given.
-                Ranks are averaged by count. A task whose count is the number 0 is missing.
+            losses: Task -> its mean loss []. A task may be missing; one whose loss has no graph, where others
+                have one, is: the value counts in a plain sum, and no state moves for it.
+            counts: Task -> how many items that mean is over (a number of at least 0 or a tensor []); 1 where
+                not given. Ranks are averaged by count. A task whose count is the number 0 is missing.
             features: The shared representation, with its graph, for ``gradients="features"``.
 
         Raises:
-            ValueError: an unknown task, no task, a loss that is not a scalar tensor, none with a gradient,
-                nothing that tells the end of an accumulation window, DDP's ``join()``; here or in the
-                backward, a negative loss under a strategy of ``positive_losses``.
+            ValueError: an unknown task, no task, a loss that is not a floating-point scalar, none with a
+                gradient, a count that is not a number of items, ``features`` without a graph or of no use,
+                nothing that tells the end of an accumulation window, DDP's ``join()``: nothing was touched.
+                Here or in the backward: a negative loss under a strategy of ``positive_losses``.
         """
         if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
             outside: Tensor = torch.compiler.disable(self._scalar)(losses, counts, features)
@@ -172,22 +187,24 @@ class Balancer:
     def _scalar(
         self, losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None, features: Tensor | None
     ) -> Tensor:
-        present, values, numbers = read_losses(self.tasks, losses, counts)
-        refuse_transforms(values)
+        found = read_losses(self.tasks, losses, counts)
+        refuse_transforms(found.values)
+        check_features(features, self._engine.gatherer.mode)
+        if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
+            return found.plain_sum()
+        found.check_moves("loss")
+        self._weigher.ranks.check_join()
+        present, values, numbers = found.present, found.values, found.counts
         if features is not None:
             self._engine.representation.tensor = features
-        if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
-            return torch.stack([value.to(values[0].device) for value in values]).sum()
-        if not any(value.requires_grad for value in values):
-            raise ValueError("No loss requires a gradient: the model is frozen, or the losses were detached.")
         self._remind()
-        self._weigher.ranks.check_join()
         if self._engine.one_pass:
             self._begin(values)
             with full_precision(values[0].device):
                 return self._engine.scalar(present, values, numbers, self._backward_starts)
         leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
-        total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
+        with torch.no_grad():
+            total = found.plain_sum()
         run = partial(self._run, present, values, numbers, leaves)
         return defer(total, run, leaves.graph, hang)
 
@@ -203,7 +220,11 @@ class Balancer:
 
         ``gradient`` [] is the incoming factor, as in ``Tensor.backward``: ``scaler.scale(torch.ones(()))``
         under a GradScaler. It stays in ``.grad`` and does not change the weights.
+
+        Raises:
+            ValueError: as in a call, and where ``gradient`` is no floating-point scalar.
         """
+        check_gradient(gradient)
         self(losses, counts, features=features).backward(gradient)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Balancer:
@@ -224,11 +245,15 @@ class Balancer:
     def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
         """Tell the strategy that an epoch ended.
 
-        ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing.
+        ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing,
+        and a score of NaN is.
+
+        Raises:
+            ValueError: an unknown task, a score that is not a number, an infinite one.
         """
+        scores = None if validation is None else read_scores(self.tasks, validation)
         self._commits.settle()
         self._owed.discard("end_epoch")
-        scores = None if validation is None else read_scores(self.tasks, validation)
         if self._state.wants_epochs:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
 
@@ -237,19 +262,26 @@ class Balancer:
 
         ``closure`` returns task -> loss; it is called without grad mode, and only by strategies that need it.
         ``counts`` is as in a call. With ``accumulation="window"`` it returns the losses of all micro-batches
-        of the step: a list of (task -> loss, task -> count). Learned weights that take their gradient from
-        these losses move at once.
+        of the step: a list of (task -> loss, task -> count). Tasks that took no part in the step are left
+        out. Learned weights that take their gradient from these losses move at once.
+
+        Raises:
+            ValueError: no function, or what it returned is refused as in a call.
         """
-        self._owed.discard("after_step")
+        check_closure(closure)
         if not self.wants_after_step:
             return
-        self._commits.settle()
         with torch.no_grad():
             losses = closure()
             if not isinstance(losses, Mapping):
-                losses, counts = merge(losses)
-            present, values, numbers = read_losses(self.tasks, losses, counts)
-        self._state.learn(self._engine.after_step(present, values, numbers))
+                losses, counts = merge(read_parts(self.tasks, losses))
+            found = read_losses(self.tasks, losses, counts)
+        self._owed.discard("after_step")
+        self._commits.settle()
+        if self._commits.last is not None:
+            found = found.only(self._commits.last.present)
+        if found.present:
+            self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
 
     @property
     def wants_after_step(self) -> bool:
@@ -262,11 +294,19 @@ class Balancer:
         ``closure`` returns task -> validation loss with its graph; their rows join the next Gramian. A
         strategy that looks one step ahead calls it during the next backward, with the parameters moved for
         the while; the others at once. It brings its own autocast.
+
+        Raises:
+            ValueError: no function, or what it returned is refused as in a call.
         """
+        check_closure(closure)
         self._owed.discard("validate")
-        if not self.strategy.validation_rows:
-            return
-        self._engine.validation.give(lambda: read_losses(self.tasks, closure(), None)[:2])
+        if self.strategy.validation_rows:
+            self._engine.validation.give(partial(self._validation_losses, closure))
+
+    def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
+        found = read_losses(self.tasks, closure(), None)
+        found.check_moves("validation loss")
+        return found.present, found.values
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -291,19 +331,11 @@ class Balancer:
         """Restore what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: the state is of other tasks or of another strategy.
+            ValueError: the state is of other tasks or of another strategy, or is none; nothing was loaded.
         """
-        if list(state.get("tasks", [])) != list(self.tasks):
-            raise ValueError(
-                f"The saved balancer is for the tasks {state.get('tasks')}, this one for {list(self.tasks)}: "
-                "build it with the same tasks in the same order."
-            )
-        try:
-            self._state.load_state_dict(dict(state))
-        except (RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"The saved balancer does not fit {type(self.strategy).__name__}: {error}"
-            ) from error
+        own = {"tasks": list(self.tasks), "reach": {}, **self._state.state_dict()}
+        check_saved(state, own, self.strategy)
+        self._state.load_state_dict(dict(state))
         self._sharing.load_state_dict(state["reach"])
 
     # steps ------------------------------------------------------------------------------------------------

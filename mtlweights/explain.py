@@ -8,6 +8,10 @@ from . import gradients
 from .engine import Engine
 from .strategies import JacobianStrategy, LossStrategy
 
+#: what a JacobianStrategy takes beside the rows, in matrices [T, P]: the matrix with what is cut from it; one
+#: more while it is formed; of each state the old, the new and the one proposed last
+MATRIX, FORMED, STATE = 1.4, 1, 3
+
 
 def explain(tasks: Sequence[str], engine: Engine) -> str:
     """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
@@ -37,7 +41,7 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
     if unreached:
         lines.append(_line("Reached by no loss so far", unreached, names, sizes))
     if rows:
-        if strategy.measured_at != "shared" or sharing.shared != "auto":
+        if sharing.where and (strategy.measured_at != "shared" or sharing.shared != "auto"):
             measured, counted = zip(*sharing.where, strict=True)
             lines.append(_line("Gradients measured on", range(len(measured)), measured, counted))
         lines += _memory(engine)
@@ -60,9 +64,17 @@ def _memory(engine: Engine) -> list[str]:
             "No gradient is kept as factors: no linear layer or embedding, or several batches or ranks."
         )
     each = [kept.get(name, size) for name, size in zip(leaves.names, sizes, strict=True)]
-    times = leaves.reach.sum(0).tolist()
-    bytes_ = sum(n * k * p.element_size() for n, k, p in zip(times, each, leaves.params, strict=True))
-    return [*lines, f"Memory above plain training: {bytes_ / 2**20:.1f} MiB, a gradient per task."]
+    times, params, strategy = leaves.reach.sum(0).tolist(), leaves.params, engine.weigher.strategy
+    bytes_ = sum(n * k * p.element_size() for n, k, p in zip(times, each, params, strict=True))
+    what = "a gradient per task"
+    if isinstance(strategy, JacobianStrategy):
+        named = None if sharing.shared == "auto" else {name for name, _ in sharing.where}
+        at = [c for c, name in enumerate(leaves.names) if (times[c] >= 2 if named is None else name in named)]
+        wide = sum(sizes[c] * max(4, params[c].real.element_size()) for c in at)
+        bytes_ += int(strategy.n_tasks * wide * (MATRIX + max(FORMED, STATE * len(strategy.row_state))))
+        states = f", and {len(strategy.row_state)} states of that size" if strategy.row_state else ""
+        what += f", the matrix of them{states}"
+    return [*lines, f"Memory above plain training: {bytes_ / 2**20:.1f} MiB at its peak, {what}."]
 
 
 def _line(title: str, columns: Sequence[int], names: Sequence[str], sizes: Sequence[int]) -> str:

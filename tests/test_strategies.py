@@ -79,7 +79,11 @@ def test_end_epoch_without_news_of_a_task_moves_nothing_of_it(name):
     ("name", "hyperparameters", "message"),
     [
         ("uw", {"forms": "gaussian"}, "'regression' or 'classification', found 'gaussian'"),
-        ("uw", {"forms": ["regression"]}, "forms should have 2 entries, one per task, found 1"),
+        (
+            "uw",
+            {"forms": ["regression"]},
+            "forms should be one form or 2, one per task, found",
+        ),
         ("uw", {"init": float("nan")}, "init should be a finite number"),
         ("dwa", {"temperature": 0}, "temperature should be a number above 0, found 0"),
         ("gradnorm", {"alpha": -1}, "alpha should be a number of at least 0, found -1"),

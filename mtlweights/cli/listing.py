@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import sys
+import warnings
 
 from ..strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy, get, names
+from ..strategies.loading import one_line
+from ..strategies.registry import STRATEGIES
 
 NAME = "list"
 HELP = "every strategy: family, cost in backward passes, state, paper"
@@ -23,14 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    rows = strategies()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        rows = strategies()
+    for warning in told:
+        print(f"mtlweights: warning: {warning.message}", file=sys.stderr)
     print(json.dumps(rows, indent=2) if args.json else _table(rows))
     return 0
 
 
 def strategies() -> list[dict[str, str]]:
-    """One row per strategy: name, family, backward passes per step, state, needs, summary, paper."""
-    return [_row(name, get(name)) for name in names()]
+    """One row per strategy: name, family, backward passes per step, state, needs, summary, paper.
+
+    Warns of those that other packages register and that cannot be used, and leaves them out.
+    """
+    rows = []
+    for name in names():
+        try:
+            rows.append(_row(name, get(name)))
+        except (Exception, SystemExit) as error:  # whatever a package does that is none of ours
+            if name in STRATEGIES:
+                raise
+            warnings.warn(f"Strategy {name!r} is left out: {one_line(error)}.", stacklevel=2)
+    return rows
 
 
 def _row(name: str, strategy: type[Strategy]) -> dict[str, str]:

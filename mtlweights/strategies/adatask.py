@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import JacobianStrategy
+from .hyperparameters import numbers, shown
 from .solvers import rows
 
 
@@ -48,10 +49,10 @@ class AdaTask(JacobianStrategy):
 
     def __init__(self, n_tasks: int, *, betas: Sequence[float] = (0.9, 0.999)) -> None:
         super().__init__(n_tasks)
-        fine = [isinstance(b, (int, float)) and 0 <= b < 1 for b in betas] if np.iterable(betas) else []
-        if fine != [True, True]:
-            raise ValueError(f"betas should be two numbers of at least 0 and below 1, found {betas!r}.")
-        self.first, self.second = betas
+        values = numbers("betas", betas)
+        if values.shape != (2,) or values.min() < 0 or values.max() >= 1:
+            raise ValueError(f"betas should be two numbers of at least 0 and below 1, found {shown(betas)}.")
+        self.first, self.second = values.tolist()
 
     def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
         """The direction [P]."""

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from .base import GramStrategy
-from .hyperparameters import preference_vector
+from .hyperparameters import check_choice, preference_vector
 
 _SCALES: dict[str, Callable[[np.ndarray], float]] = {"min": np.min, "median": np.median, "rmse": np.mean}
 
@@ -46,8 +46,7 @@ class AlignedMTL(GramStrategy):
         self, n_tasks: int, *, scale: str = "min", preference: Sequence[float] | None = None
     ) -> None:
         super().__init__(n_tasks)
-        if scale not in _SCALES:
-            raise ValueError(f"scale should be one of {', '.join(_SCALES)}, found {scale!r}.")
+        check_choice(_SCALES, scale=scale)
         self.scale = scale
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1.0))
 

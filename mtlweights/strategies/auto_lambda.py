@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .base import GramStrategy
-from .hyperparameters import check_above
+from .hyperparameters import check_above, check_switch
 
 
 class AutoLambda(GramStrategy):
@@ -57,6 +57,7 @@ class AutoLambda(GramStrategy):
     def __init__(self, n_tasks: int, *, init: float = 0.1, eta: float = 0.1, bilevel: bool = True) -> None:
         super().__init__(n_tasks)
         check_above(0, init=init, eta=eta)
+        check_switch(bilevel=bilevel)
         self.eta, self.bilevel = eta, bilevel
         self.w = nn.Parameter(torch.full((n_tasks,), float(init), dtype=torch.float64))
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .hyperparameters import is_whole
+
 Weights = np.ndarray | tuple[np.ndarray, np.ndarray]
 
 
@@ -48,9 +50,9 @@ class Strategy(nn.Module, ABC):
 
     def __init__(self, n_tasks: int) -> None:
         super().__init__()
-        if not isinstance(n_tasks, int) or n_tasks < 1:
+        if not is_whole(n_tasks) or n_tasks < 1:
             raise ValueError(f"n_tasks should be an integer of at least 1, found {n_tasks!r}.")
-        self.n_tasks = n_tasks
+        self.n_tasks = int(n_tasks)
         self.seed = 0
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 

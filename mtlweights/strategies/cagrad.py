@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import GramStrategy
+from .hyperparameters import check_choice, check_fraction
 from .solvers import conflict_averse
 
 _RESCALE = ("none", "1+c", "1+c^2")
@@ -43,10 +44,8 @@ class CAGrad(GramStrategy):
 
     def __init__(self, n_tasks: int, *, c: float = 0.5, rescale: str = "none") -> None:
         super().__init__(n_tasks)
-        if not 0 <= c < 1:
-            raise ValueError(f"c should be at least 0 and below 1, found {c!r}.")
-        if rescale not in _RESCALE:
-            raise ValueError(f"rescale should be one of {', '.join(_RESCALE)}, found {rescale!r}.")
+        check_fraction(c=c)
+        check_choice(_RESCALE, rescale=rescale)
         self.c, self.rescale = c, rescale
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import JacobianStrategy
-from .hyperparameters import check_at_least
+from .hyperparameters import check_at_least, check_fraction
 from .solvers import rows
 
 
@@ -53,8 +53,7 @@ class DualBalancing(JacobianStrategy):
 
     def __init__(self, n_tasks: int, *, beta: float = 0.9, sigma: float = 0.0) -> None:
         super().__init__(n_tasks)
-        if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
-            raise ValueError(f"beta should be at least 0 and below 1, found {beta!r}.")
+        check_fraction(beta=beta)
         check_at_least(0, sigma=sigma)
         self.beta, self.sigma = beta, sigma
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import GramStrategy
+from .hyperparameters import check_from_to
 from .solvers import alpha_fair
 
 
@@ -41,8 +42,7 @@ class FairGrad(GramStrategy):
 
     def __init__(self, n_tasks: int, *, alpha: float = 2.0) -> None:
         super().__init__(n_tasks)
-        if not 0.1 <= alpha <= 100:
-            raise ValueError(f"alpha should be from 0.1 to 100, found {alpha!r}.")
+        check_from_to(0.1, 100, alpha=alpha)
         self.alpha = alpha
         self.scale_degree = (1 - alpha) / (1 + alpha)
 

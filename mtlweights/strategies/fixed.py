@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import LossStrategy
+from .hyperparameters import numbers, shown
 
 
 class FixedWeighting(LossStrategy):
@@ -46,17 +47,14 @@ class FixedWeighting(LossStrategy):
 def _weights(alpha: float | Sequence[float] | None, n_tasks: int) -> list[float]:
     if alpha is None:
         return [1.0] * n_tasks
-    try:
-        values = np.asarray(alpha, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"alpha should be numbers, found {alpha!r}.") from None
-    if not (np.isfinite(values) & (values >= 0)).all():
-        raise ValueError(f"alpha should hold finite numbers of at least 0, found {alpha!r}.")
+    values = numbers("alpha", alpha)
+    if not (values >= 0).all():
+        raise ValueError(f"alpha should hold numbers of at least 0, found {shown(alpha)}.")
     if values.ndim == 0 and n_tasks == 2:
         if values > 1:
-            raise ValueError(f"A single alpha should be between 0 and 1, found {alpha!r}.")
+            raise ValueError(f"A single alpha should be between 0 and 1, found {shown(alpha)}.")
         values = np.stack([values, 1 - values])
     if values.shape != (n_tasks,):
-        found = "one number" if values.ndim == 0 else f"{values.size}: {alpha!r}"
+        found = "one number" if values.ndim == 0 else f"{values.size}: {shown(alpha)}"
         raise ValueError(f"alpha should have {n_tasks} numbers, one per task, found {found}.")
     return [float(value) for value in values]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import JacobianStrategy
-from .hyperparameters import per_task
+from .hyperparameters import per_task, shown
 from .solvers import rows
 
 
@@ -49,7 +49,7 @@ class GradDrop(JacobianStrategy):
         super().__init__(n_tasks)
         self.register_buffer("leak", per_task("leak", leak, n_tasks))
         if not bool(((self.leak >= 0) & (self.leak <= 1)).all()):
-            raise ValueError(f"leak should be at least 0 and at most 1, found {leak!r}.")
+            raise ValueError(f"leak should be at least 0 and at most 1, found {shown(leak)}.")
 
     def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
         """The direction [P]."""

@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+MOST = 2**31  # of whole numbers: what an int32 holds
+INF = float("inf")
 
-def check_above(bound: float, **values: float) -> None:
+
+def shown(value: object) -> str:
+    """``repr`` for an error: on one line, and short."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
+
+
+def check_above(bound: float, **values: Any) -> None:
     """Raise ValueError for a value that is not a finite number above ``bound``."""
     for name, value in values.items():
-        if not (isinstance(value, (int, float)) and bound < value < float("inf")):
-            raise ValueError(f"{name} should be a number above {bound:g}, found {value!r}.")
+        if not (is_number(value) and bound < value):
+            raise ValueError(f"{name} should be a number above {bound:g}, found {shown(value)}.")
 
 
-def check_at_least(bound: float, **values: float) -> None:
+def check_at_least(bound: float, **values: Any) -> None:
     """Raise ValueError for a value that is not a finite number of at least ``bound``."""
     for name, value in values.items():
-        if not (isinstance(value, (int, float)) and bound <= value < float("inf")):
-            raise ValueError(f"{name} should be a number of at least {bound:g}, found {value!r}.")
+        if not (is_number(value) and bound <= value):
+            wanted = "finite number" if bound == -INF else f"number of at least {bound:g}"
+            raise ValueError(f"{name} should be a {wanted}, found {shown(value)}.")
 
 
-def check_share(**values: float) -> None:
+def check_from_to(least: float, most: float, **values: Any) -> None:
+    """Raise ValueError for a value that is not a number in [least, most]."""
+    for name, value in values.items():
+        if not (is_number(value) and least <= value <= most):
+            raise ValueError(f"{name} should be a number from {least:g} to {most:g}, found {shown(value)}.")
+
+
+def check_share(**values: Any) -> None:
     """Raise ValueError for a value outside (0, 1]."""
     for name, value in values.items():
-        if not (isinstance(value, (int, float)) and 0 < value <= 1):
-            raise ValueError(f"{name} should be above 0 and at most 1, found {value!r}.")
+        if not (is_number(value) and 0 < value <= 1):
+            raise ValueError(f"{name} should be above 0 and at most 1, found {shown(value)}.")
 
 
-def check_fraction(**values: float) -> None:
+def check_fraction(**values: Any) -> None:
     """Raise ValueError for a value outside [0, 1)."""
     for name, value in values.items():
-        if not (isinstance(value, (int, float)) and 0 <= value < 1):
-            raise ValueError(f"{name} should be at least 0 and below 1, found {value!r}.")
+        if not (is_number(value) and 0 <= value < 1):
+            raise ValueError(f"{name} should be at least 0 and below 1, found {shown(value)}.")
 
 
-def check_whole(least: int, **values: int) -> None:
-    """Raise ValueError for a value that is not an integer of at least ``least``."""
+def check_whole(least: int, **values: Any) -> None:
+    """Raise ValueError for a value that is not an integer of at least ``least``, below 2^31."""
     for name, value in values.items():
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} should be a whole number of at least {least}, found {value!r}.")
+        if not (is_whole(value) and least <= value < MOST):
+            raise ValueError(f"{name} should be a whole number of at least {least}, found {shown(value)}.")
+
+
+def check_task(n_tasks: int, **values: Any) -> None:
+    """Raise ValueError for a value that is not the index of one of ``n_tasks`` tasks."""
+    for name, value in values.items():
+        if not (is_whole(value) and 0 <= value < n_tasks):
+            places = f"the index of one of {n_tasks} tasks, 0 to {n_tasks - 1}"
+            raise ValueError(f"{name} should be {places}, found {shown(value)}.")
+
+
+def check_choice(known: Sequence[str] | Mapping[str, Any], **values: Any) -> None:
+    """Raise ValueError for a value that is not one of the words ``known``."""
+    for name, value in values.items():
+        if not (isinstance(value, str) and value in known):
+            raise ValueError(f"{name} should be one of {', '.join(known)}, found {shown(value)}.")
+
+
+def check_switch(**values: Any) -> None:
+    """Raise ValueError for a value that is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} should be True or False, found {shown(value)}.")
+
+
+def is_whole(value: object) -> bool:
+    """Whether this is an integer; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite number, of Python's or NumPy's; True and False are none."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def preference_vector(
@@ -52,29 +107,37 @@ def preference_vector(
 
     Raises ValueError unless it holds T finite numbers >= 0, not all 0; with ``positive``, all > 0.
     """
-    values = _numbers("preference", [default] * n_tasks if preference is None else preference, np.float64)
+    values = numbers("preference", [default] * n_tasks if preference is None else preference)
     if values.shape != (n_tasks,):
-        raise ValueError(f"preference should have {n_tasks} numbers, one per task, found {preference!r}.")
+        raise ValueError(
+            f"preference should have {n_tasks} numbers, one per task, found {shown(preference)}."
+        )
     if values.min() < 0 or (values.min() if positive else values.max()) == 0:
         wanted = "numbers above 0" if positive else "numbers of at least 0, one of them above 0"
-        raise ValueError(f"preference should hold {wanted}, found {preference!r}.")
+        raise ValueError(f"preference should hold {wanted}, found {shown(preference)}.")
     return torch.from_numpy(values)
 
 
 def per_task(name: str, value: float | Sequence[float], n_tasks: int) -> Tensor:
     """One number for all tasks or one per task, as float32 [T]; ValueError for anything else."""
-    values = _numbers(name, value, np.float32)
+    values = numbers(name, value)
     if values.shape not in ((), (n_tasks,)):
-        raise ValueError(f"{name} should have {n_tasks} numbers, one per task, found {value!r}.")
-    return torch.tensor(np.broadcast_to(values, n_tasks).copy())
+        raise ValueError(f"{name} should have {n_tasks} numbers, one per task, found {shown(value)}.")
+    return torch.tensor(np.broadcast_to(values, n_tasks).copy(), dtype=torch.float32)
 
 
-def _numbers(name: str, value: float | Sequence[float], dtype: type[np.floating[Any]]) -> np.ndarray:
-    """A fresh array of finite numbers; ValueError for anything else."""
+def numbers(name: str, value: Any) -> np.ndarray:
+    """A fresh float64 array of numbers that float32 holds; ValueError for anything else.
+
+    A set is refused: it has no order. Text is none of numbers, though NumPy would read it.
+    """
     try:
-        values = np.array(value, dtype=dtype)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} should be numbers, found {value!r}.") from None
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} should hold finite numbers, found {value!r}.")
+        found = None if isinstance(value, (set, frozenset, Mapping)) else np.array(value)
+    except Exception:  # ragged, too deep, on another device: NumPy and torch have their own words for each
+        found = None
+    if found is None or found.dtype.kind not in "iuf":
+        raise ValueError(f"{name} should be numbers, found {shown(value)}.")
+    values = found.astype(np.float64)
+    if not (np.abs(values) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{name} should hold finite numbers, found {shown(value)}.")
     return values

@@ -26,8 +26,8 @@ class Krum(GramStrategy):
 
     Args:
         n_tasks: T.
-        n_byzantine: f, at least 0.
-        n_selected: at least 1.
+        n_byzantine: f, from 0 to T - 1.
+        n_selected: from 1 to T.
 
     Raises ValueError for numbers out of range.
     """
@@ -43,6 +43,11 @@ class Krum(GramStrategy):
         super().__init__(n_tasks)
         check_whole(0, n_byzantine=n_byzantine)
         check_whole(1, n_selected=n_selected)
+        if n_byzantine >= n_tasks or n_selected > n_tasks:
+            raise ValueError(
+                f"n_byzantine should be below {n_tasks}, the number of tasks, and n_selected at most that, "
+                f"found {n_byzantine} and {n_selected}."
+            )
         self.n_byzantine, self.n_selected = n_byzantine, n_selected
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:

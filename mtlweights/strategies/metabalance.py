@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import JacobianStrategy
+from .hyperparameters import check_choice, check_fraction, check_from_to, check_task
 from .solvers import rows
 
 _ADAPT = ("both", "shrink", "enlarge")
@@ -51,14 +52,10 @@ class MetaBalance(JacobianStrategy):
         self, n_tasks: int, *, r: float = 0.7, beta: float = 0.9, target: int = 0, adapt: str = "both"
     ) -> None:
         super().__init__(n_tasks)
-        if not (isinstance(r, (int, float)) and 0 <= r <= 1):
-            raise ValueError(f"r should be at least 0 and at most 1, found {r!r}.")
-        if not (isinstance(beta, (int, float)) and 0 <= beta < 1):
-            raise ValueError(f"beta should be at least 0 and below 1, found {beta!r}.")
-        if target not in range(n_tasks):
-            raise ValueError(f"target should be the index of one of {n_tasks} tasks, found {target!r}.")
-        if adapt not in _ADAPT:
-            raise ValueError(f"adapt should be one of {', '.join(_ADAPT)}, found {adapt!r}.")
+        check_from_to(0, 1, r=r)
+        check_fraction(beta=beta)
+        check_task(n_tasks, target=target)
+        check_choice(_ADAPT, adapt=adapt)
         self.r, self.beta, self.target, self.adapt = r, beta, target, adapt
 
     def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:

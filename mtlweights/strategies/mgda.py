@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from .base import GramStrategy
-from .hyperparameters import preference_vector
+from .hyperparameters import check_choice, preference_vector
 from .solvers import min_norm
 
 _NORMALISATIONS = ("none", "l2", "loss", "loss+")
@@ -59,10 +59,7 @@ class MGDA(GramStrategy):
         self, n_tasks: int, *, normalisation: str = "none", preference: Sequence[float] | None = None
     ) -> None:
         super().__init__(n_tasks)
-        if normalisation not in _NORMALISATIONS:
-            raise ValueError(
-                f"normalisation should be one of {', '.join(_NORMALISATIONS)}, found {normalisation!r}."
-            )
+        check_choice(_NORMALISATIONS, normalisation=normalisation)
         self.normalisation = normalisation
         self.positive_losses = normalisation.startswith("loss")
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1.0, positive=True))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .base import GramStrategy
+from .hyperparameters import check_fraction, check_from_to, check_task
 from .solvers import least_change
 
 
@@ -44,12 +45,9 @@ class PCD(GramStrategy):
 
     def __init__(self, n_tasks: int, *, primary: int = 0, tau: float = 0.02, beta: float = 0.999) -> None:
         super().__init__(n_tasks)
-        if primary not in range(n_tasks):
-            raise ValueError(f"primary should be a task's index below {n_tasks}, found {primary!r}.")
-        if not 0 <= tau <= 1:
-            raise ValueError(f"tau should be from 0 to 1, found {tau!r}.")
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta should be at least 0 and below 1, found {beta!r}.")
+        check_task(n_tasks, primary=primary)
+        check_from_to(0, 1, tau=tau)
+        check_fraction(beta=beta)
         self.primary, self.tau, self.beta = primary, tau, beta
         self.register_buffer("average", torch.zeros(n_tasks, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(n_tasks, dtype=torch.float64))

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import pkgutil
-from importlib import import_module, metadata
-
 from .achievement import AchievementLoss
 from .adatask import AdaTask
 from .aligned_mtl import AlignedMTL
@@ -32,6 +27,7 @@ from .go4align import GO4Align
 from .graddrop import GradDrop
 from .gradnorm import GradNorm
 from .gradvac import GradVac
+from .hyperparameters import shown
 from .igb import ImprovableGapBalancing
 from .imtl import IMTL
 from .imtl_g import IMTLG
@@ -39,6 +35,7 @@ from .imtl_l import ImpartialLosses
 from .krum import Krum
 from .lbtw import LossBalancedTaskWeighting
 from .ldc import LossDiscrepancyControl
+from .loading import FILE, did_you_mean, from_file, from_module, registered, warn_of_shadows
 from .metabalance import MetaBalance
 from .mgda import MGDA
 from .moco import MoCo
@@ -61,8 +58,6 @@ from .uw import UncertaintyWeighting
 from .uw_so import SoftOptimalUncertainty
 from .validation import ValidationShortfall
 from .variational import Variational
-
-ENTRY_POINTS = "mtlweights.strategies"
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "equal": EqualWeighting,
@@ -123,60 +118,41 @@ STRATEGIES: dict[str, type[Strategy]] = {
 #: a second name -> the first
 ALIASES = {"si": "scale_invariant", "gls": "geometric", "awl": "ruw", "amtl": "achievement"}
 
+BUILT_IN = STRATEGIES.keys() | ALIASES.keys()
+
 
 def names() -> list[str]:
     """All known names but aliases: the built-in strategies, then those other packages register, sorted."""
-    return [*STRATEGIES, *sorted(_entry_points().keys() - STRATEGIES.keys() - ALIASES.keys())]
+    warn_of_shadows(BUILT_IN)
+    return [*STRATEGIES, *sorted(registered(BUILT_IN))]
 
 
 def get(name: str) -> type[Strategy]:
-    """The strategy class of a registry name or alias, a ``package.module:Class`` or an entry point.
+    """The class of a name or alias, a ``file.py:Class``, a ``package.module:Class`` or an entry point.
 
-    Raises ValueError if there is no such name or class, or it is no usable strategy, and
+    An entry point cannot take the name of a built-in strategy: it is ignored, with one warning.
+
+    Raises ValueError if there is no such name, file or class, or it is no usable strategy, and
     ImportError if its module cannot be imported.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"A strategy's name should be text such as 'uw', found {shown(name)}.")
     name = ALIASES.get(name, name)
     if name in STRATEGIES:
+        warn_of_shadows(BUILT_IN)
         return STRATEGIES[name]
+    file = FILE.fullmatch(name)
+    if file is not None:
+        found = from_file(file["file"], file["name"])
+        if len(found) > 1:
+            classes = ", ".join(cls.__name__ for cls in found)
+            raise ValueError(f"{name} holds several strategies, name one as {name}:Class: {classes}.")
+        return found[0]
     if ":" in name:
-        return _load(name, name)
-    entry_points = _entry_points()
-    if name in entry_points:
-        return _load(entry_points[name], name)
-    hint = _did_you_mean(name, [*names(), *ALIASES])
-    raise ValueError(f"No strategy named {name!r}{hint}. Available: {', '.join(names())}.")
-
-
-def _entry_points() -> dict[str, str]:
-    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
-
-
-def _load(path: str, name: str) -> type[Strategy]:
-    module_name, _, class_name = path.partition(":")
-    try:
-        module = import_module(module_name)
-    except (ImportError, TypeError, ValueError) as error:
-        raise ImportError(
-            f"Could not import module {module_name!r} of strategy {name!r}: {error}."
-        ) from error
-    try:
-        found = pkgutil.resolve_name(path)
-    except (AttributeError, ValueError) as error:
-        classes = [key for key, value in vars(module).items() if _is_strategy(value)]
-        hint = _did_you_mean(class_name, classes)
-        raise ValueError(f"No class {class_name!r} in module {module_name!r}{hint}.") from error
-    if not _is_strategy(found):
-        raise ValueError(
-            f"{path!r} should be a class with all methods of LossStrategy, GramStrategy or "
-            f"JacobianStrategy, found {found!r}."
-        )
-    return found  # type: ignore[no-any-return]
-
-
-def _is_strategy(value: object) -> bool:
-    return inspect.isclass(value) and issubclass(value, Strategy) and not inspect.isabstract(value)
-
-
-def _did_you_mean(name: str, candidates: list[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+        return from_module(name, name)
+    others = registered(BUILT_IN)
+    if name in others:
+        return from_module(others[name], name)
+    known = [*STRATEGIES, *sorted(others)]
+    hint = did_you_mean(name, [*known, *ALIASES])
+    raise ValueError(f"No strategy named {name!r}{hint}. Available: {', '.join(known)}.")

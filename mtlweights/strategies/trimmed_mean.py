@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import JacobianStrategy
+from .hyperparameters import is_number, is_whole, shown
 from .solvers import rows
 
 
@@ -28,7 +29,8 @@ class TrimmedMean(JacobianStrategy):
 
     Args:
         n_tasks: T.
-        trim: a whole number of at least 0: b; or a share in [0, 0.5): b over m.
+        trim: b, a whole number from 0 to 1 or, if that is more, to what leaves one or two of T tasks; or
+            b over m, a share in [0, 0.5).
 
     Raises ValueError for anything else.
     """
@@ -40,12 +42,14 @@ class TrimmedMean(JacobianStrategy):
 
     def __init__(self, n_tasks: int, *, trim: float = 1) -> None:
         super().__init__(n_tasks)
-        below = math.inf if isinstance(trim, int) else 0.5
-        if not (isinstance(trim, (int, float)) and 0 <= trim < below):
+        # of one and of two tasks the default is as much as may be asked for: it trims nothing there
+        most = max(1, (n_tasks - 1) // 2)
+        if not (is_number(trim) and (0 <= trim <= most if is_whole(trim) else 0 <= trim < 0.5)):
             raise ValueError(
-                f"trim should be a whole number of at least 0 or a share below 0.5, found {trim!r}."
+                f"trim should be a share below 0.5 or, for {n_tasks} tasks, a whole number from 0 to {most}, "
+                f"found {shown(trim)}."
             )
-        self.trim = trim
+        self.trim = int(trim) if is_whole(trim) else float(trim)
 
     def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
         """The direction [P]."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import LossStrategy
+from .hyperparameters import check_at_least, shown
 from .positive import bound, usable
 
 #: factor of exp(-s) * l
@@ -59,8 +60,7 @@ class UncertaintyWeighting(LossStrategy):
 
     def __init__(self, n_tasks: int, *, forms: str | Sequence[str] = "regression", init: float = 0.0) -> None:
         super().__init__(n_tasks)
-        if not math.isfinite(init):
-            raise ValueError(f"init should be a finite number, found {init!r}.")
+        check_at_least(-math.inf, init=init)
         self.log_variance = nn.Parameter(torch.full((n_tasks,), float(init)))
         self.register_buffer("factor", torch.tensor(_factors(forms, n_tasks)))
 
@@ -79,12 +79,10 @@ class UncertaintyWeighting(LossStrategy):
 
 
 def _factors(forms: str | Sequence[str], n_tasks: int) -> list[float]:
-    per_task = [forms] * n_tasks if isinstance(forms, str) else list(forms)
-    if len(per_task) != n_tasks:
-        raise ValueError(
-            f"forms should have {n_tasks} entries, one per task, found {len(per_task)}: {per_task}."
-        )
-    unknown = [form for form in per_task if form not in _FACTORS]
+    per_task = [forms] * n_tasks if isinstance(forms, str) else forms
+    if not isinstance(per_task, Sequence) or len(per_task) != n_tasks:
+        raise ValueError(f"forms should be one form or {n_tasks}, one per task, found {shown(forms)}.")
+    unknown = [form for form in per_task if not (isinstance(form, str) and form in _FACTORS)]
     if unknown:
-        raise ValueError(f"forms should be 'regression' or 'classification', found {unknown[0]!r}.")
+        raise ValueError(f"forms should be 'regression' or 'classification', found {shown(unknown[0])}.")
     return [_FACTORS[form] for form in per_task]
