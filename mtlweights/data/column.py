@@ -1,0 +1,137 @@
+"""One column of a table: its cells as numbers and as categories, and what it is taken for."""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from collections import Counter
+
+import numpy as np
+
+MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})  #: in lower case
+MOST_DIFFERENT = 10_000  #: values that are told apart
+MOSTLY, CATEGORIES = 0.9, 10  #: share of numbers in a column of numbers, and how many of them may be codes
+
+_COMMA = re.compile(r"[+-]?\d+,\d+")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+
+
+class Column:
+    """Cells, added one by one in 12 bytes each.
+
+    Attributes:
+        values: the number in each cell; NaN where there is none.
+        codes: index of each cell in ``names``, -1 for a missing one, -2 beyond `MOST_DIFFERENT`.
+        count: cells by look: "missing", "whole", "point", "comma", "thousands" (1,234: either), "text".
+        first: line and cell of the first of each look.
+    """
+
+    def __init__(self) -> None:
+        self.values, self.codes, self.names = array("d"), array("i"), list[str]()
+        self.count: Counter[str] = Counter()
+        self.first: dict[str, tuple[int, str]] = {}
+        self._met: dict[str, tuple[int, float, str]] = {}
+
+    def add(self, cell: str, line: int) -> None:
+        """Take in the next cell, of this line."""
+        code, value, look = self._met.get(cell) or self._meet(cell, line)
+        self.codes.append(code)
+        self.values.append(value)
+        self.count[look] += 1
+
+    def _meet(self, cell: str, line: int) -> tuple[int, float, str]:
+        look, value = _look(cell)
+        self.first.setdefault(look, (line, cell))
+        if len(self._met) == MOST_DIFFERENT:
+            return -1 if look == "missing" else -2, value, look
+        code = -1
+        if look != "missing":
+            code = len(self.names)
+            self.names.append(cell)
+        self._met[cell] = code, value, look
+        return self._met[cell]
+
+    @property
+    def has_all(self) -> bool:
+        """Whether ``codes`` tells all values apart."""
+        return len(self._met) < MOST_DIFFERENT
+
+    @property
+    def comma(self) -> bool:
+        """Whether the numbers have a decimal comma."""
+        return bool(self.count["comma"] + self.count["thousands"])
+
+    @property
+    def numeric(self) -> bool:
+        """Whether every cell that is not missing is a number."""
+        return not self.count["text"]
+
+    def fault(self, delimiter: str, regressed: bool) -> str:
+        """What is wrong with a column of numbers, naming the cell; "" for a good one and for one of text."""
+        numbers = self.count.total() - self.count["text"] - self.count["missing"]
+        known = numbers + self.count["text"]
+        if self.count["text"]:
+            few = self.has_all and sum(number(name) is not None for name in self.names) <= CATEGORIES
+            if not regressed and (numbers < MOSTLY * known or few):
+                return ""
+            return self._cell(
+                "text", f"is no number, the other {numbers:,} are" if numbers else "is no number"
+            )
+        if self.comma and self.count["point"]:
+            commas = self.count["comma"] + self.count["thousands"]
+            rarer = (
+                "point" if self.count["point"] < commas else "comma" if self.count["comma"] else "thousands"
+            )
+            return self._cell(rarer, "mixes decimal commas and points")
+        if self.count["thousands"] and not self.count["comma"] and delimiter == ",":
+            return self._cell("thousands", "may be decimal or in thousands: write it with a point or without")
+        return ""
+
+    def _cell(self, look: str, fault: str) -> str:
+        line, cell = self.first[look]
+        others = f" (and {self.count[look] - 1:,} more)" if self.count[look] > 1 else ""
+        return f"{_short(cell)} in line {line}{others} {fault}"
+
+    def numbers(self, train: np.ndarray) -> np.ndarray | None:
+        """The numbers [N, 1], missing ones as the mean of the rows ``train``; None if those are all equal."""
+        values = np.array(self.values)
+        known = values[train][~np.isnan(values[train])]
+        values[np.isnan(values)] = known.mean() if len(known) else 0.0
+        return values[:, None] if np.ptp(values[train]) > 0 else None
+
+    def categories(self, train: np.ndarray) -> np.ndarray:
+        """Codes of the values that the rows ``train`` have, in the order of their names, missing first."""
+        found = np.unique(np.array(self.codes)[train]).tolist()
+        return np.array(sorted(found, key=lambda code: "" if code < 0 else self.names[code]))
+
+    def one_hot(self, train: np.ndarray) -> np.ndarray | None:
+        """A column [N, C] for each category of ``train``, none set for another; None if there is only one."""
+        categories = self.categories(train)
+        found = np.array(self.codes)[:, None] == categories
+        return found.astype(np.float64) if len(categories) > 1 else None
+
+
+def number(cell: str) -> float | None:
+    """The finite number a cell holds, if it holds one; ``1_000`` is none."""
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None
+
+
+def _look(cell: str) -> tuple[str, float]:
+    """How a cell looks, see `Column`, and its number."""
+    if cell.lower() in MISSING_CELLS:
+        return "missing", math.nan
+    if (value := number(cell)) is not None:
+        return ("whole" if cell.lstrip("+-").isdecimal() else "point"), value
+    if _COMMA.fullmatch(cell):
+        look = "thousands" if _THOUSANDS.fullmatch(cell) else "comma"
+        return look, float(cell.replace(",", "."))
+    return "text", math.nan
+
+
+def _short(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else f"{cell[:37]}...")
