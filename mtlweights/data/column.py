@@ -6,8 +6,11 @@ import math
 import re
 from array import array
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+
+Encoder = Callable[[np.ndarray], list[tuple[float, ...]]]  #: from row numbers to each row's inputs
 
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})  #: in lower case
 MOST_DIFFERENT = 10_000  #: values that are told apart
@@ -93,23 +96,33 @@ class Column:
         others = f" (and {self.count[look] - 1:,} more)" if self.count[look] > 1 else ""
         return f"{_short(cell)} in line {line}{others} {fault}"
 
-    def numbers(self, train: np.ndarray) -> np.ndarray | None:
-        """The numbers [N, 1], missing ones as the mean of the rows ``train``; None if those are all equal."""
+    def categories(self, train: np.ndarray) -> list[int]:
+        """Codes of the values that the rows ``train`` have, in the order of their names, missing first."""
+        found = np.unique(np.array(self.codes)[train]).tolist()
+        return sorted(found, key=lambda code: "" if code < 0 else self.names[code])
+
+    def encoder(self, train: np.ndarray) -> Encoder | None:
+        """What makes inputs of some rows' cells, fitted on the rows ``train``; None if those are all equal.
+
+        A number is one input, a missing one the mean; text an input for each category of ``train``.
+        """
+        return self._numbers(train) if self.numeric else self._one_hot(train)
+
+    def _numbers(self, train: np.ndarray) -> Encoder | None:
         values = np.array(self.values)
         known = values[train][~np.isnan(values[train])]
         values[np.isnan(values)] = known.mean() if len(known) else 0.0
-        return values[:, None] if np.ptp(values[train]) > 0 else None
+        if np.ptp(values[train]) == 0:
+            return None
+        return lambda rows: [(value,) for value in values[rows].tolist()]
 
-    def categories(self, train: np.ndarray) -> np.ndarray:
-        """Codes of the values that the rows ``train`` have, in the order of their names, missing first."""
-        found = np.unique(np.array(self.codes)[train]).tolist()
-        return np.array(sorted(found, key=lambda code: "" if code < 0 else self.names[code]))
-
-    def one_hot(self, train: np.ndarray) -> np.ndarray | None:
-        """A column [N, C] for each category of ``train``, none set for another; None if there is only one."""
-        categories = self.categories(train)
-        found = np.array(self.codes)[:, None] == categories
-        return found.astype(np.float64) if len(categories) > 1 else None
+    def _one_hot(self, train: np.ndarray) -> Encoder | None:
+        codes, categories = np.array(self.codes), self.categories(train)
+        if len(categories) < 2:
+            return None
+        inputs = {code: tuple(float(code == other) for other in categories) for code in categories}
+        unknown = (0.0,) * len(categories)
+        return lambda rows: [inputs.get(code, unknown) for code in codes[rows].tolist()]
 
 
 def number(cell: str) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..tasks import Task
-from .column import MOST_DIFFERENT, Column
+from .column import MOST_DIFFERENT, Column, Encoder
 from .delimited import Layout, read_cells, read_layout
 from .encoding import table_problem
 from .fitting import examples, label_task, number_task, split_file
@@ -55,16 +56,15 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
     parts = {key: np.array(rows) for key, rows in split_file(range(n), path, "rows", 0.15).items()}
     _check(path, columns, inputs, chosen, layout.delimiter, parts["train"])
     tasks = _tasks(path, columns, parts, chosen, units == "standard")
-    blocks = {key: _inputs(columns[key], parts["train"]) for key in inputs}
-    used = [block for block in blocks.values() if block is not None]
-    if not used:
+    found = {key: columns[key].encoder(parts["train"]) for key in inputs}
+    encoders = {key: encoder for key, encoder in found.items() if encoder}
+    if not encoders:
         raise ValueError(f"{path}: no input column is left: expected one that is no target and not constant.")
-    pairs = {key: _pairs(np.concatenate(used, 1), columns, tasks, rows) for key, rows in parts.items()}
+    pairs = {key: _pairs(columns, [*encoders.values()], tasks, rows) for key, rows in parts.items()}
     mlp = {key: value for key, value in options.items() if key not in {*_COLUMNS, "units"}}
-    notes = (
-        _about(n, layout, columns, blocks, index),
-        *(_about_task(task, columns[task.name]) for task in tasks),
-    )
+    constant = [key for key in inputs if key not in encoders]
+    about = _about(n, layout, columns, list(encoders), index, constant)
+    notes = (about, *map(_about_task, tasks))
     return table_problem(name, tasks, examples(tasks, pairs), mlp, SETTINGS, notes)
 
 
@@ -155,21 +155,18 @@ def _labels(column: Column, rows: np.ndarray) -> list[str | None]:
     return [None if code < 0 else column.names[code] for code in np.array(column.codes)[rows].tolist()]
 
 
-def _inputs(column: Column, train: np.ndarray) -> np.ndarray | None:
-    return column.numbers(train) if column.numeric else column.one_hot(train)
-
-
 def _pairs(
-    matrix: np.ndarray, columns: Mapping[str, Column], tasks: Sequence[Task], rows: np.ndarray
+    columns: Mapping[str, Column], encoders: Sequence[Encoder], tasks: Sequence[Task], rows: np.ndarray
 ) -> Iterator[tuple[list[float], dict[str, Any]]]:
-    """Inputs and targets of these rows, one by one."""
+    """Inputs and targets of these rows, one by one; in chunks, so that little is held twice."""
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
+        inputs = zip(*(encode(chunk) for encode in encoders), strict=True)
         targets = [
             (_numbers if task.kind == "regression" else _labels)(columns[task.name], chunk) for task in tasks
         ]
-        for row, *values in zip(matrix[chunk].tolist(), *targets, strict=True):
-            yield row, {task.name: value for task, value in zip(tasks, values, strict=True)}
+        for cells, *values in zip(inputs, *targets, strict=True):
+            yield [*chain(*cells)], {task.name: value for task, value in zip(tasks, values, strict=True)}
 
 
 def _counts_rows(column: Column) -> bool:
@@ -181,28 +178,26 @@ def _about(
     n: int,
     layout: Layout,
     columns: Mapping[str, Column],
-    blocks: Mapping[str, np.ndarray | None],
+    inputs: Sequence[str],
     index: Sequence[str],
+    constant: Sequence[str],
 ) -> str:
     """What the file was taken for, in a line."""
-    used = [name for name, block in blocks.items() if block is not None]
-    text = [name for name in used if not columns[name].numeric]
+    text = sum(not columns[name].numeric for name in inputs)
     comma = [repr(name) for name, column in columns.items() if column.numeric and column.comma]
-    out = ["the first column (no name, an index)"] * layout.skipped + [
-        f"{name!r} (an index)" for name in index
-    ]
-    out += [f"{name!r} (one value)" for name in blocks if name not in used]
-    delimiter = {"\t": "tab", ",": ""}.get(layout.delimiter, repr(layout.delimiter))
+    out = ["the first column (no name, an index)"] * layout.skipped
+    out += [f"{name!r} (an index)" for name in index] + [f"{name!r} (one value)" for name in constant]
+    delimiter = {"\t": "tabs", ",": ""}.get(layout.delimiter, repr(layout.delimiter))
     said = [
         f"table: {n:,} rows" + (f" split at {delimiter}" if delimiter else ""),
-        f"{len(used)} input column{'s' * (len(used) > 1)}" + (f", {len(text)} of them text" if text else ""),
+        f"{len(inputs)} input column{'s' * (len(inputs) > 1)}" + (f", {text} of them text" if text else ""),
         f"decimal comma in {', '.join(comma)}" if comma else "",
         f"left out: {', '.join(out)}" if out else "",
     ]
     return "; ".join(filter(None, said))
 
 
-def _about_task(task: Task, column: Column) -> str:
+def _about_task(task: Task) -> str:
     if task.kind == "classification":
         return f"{task.name}: accuracy, {len(task.labels)} classes"
     loss = "squared raw units" if task.unit == 1 else f"squared deviations of {task.unit:.4g}"
