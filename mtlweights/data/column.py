@@ -14,6 +14,7 @@ Encoder = Callable[[np.ndarray], list[tuple[float, ...]]]  #: from row numbers t
 
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})  #: in lower case
 MOST_DIFFERENT = 10_000  #: values that are told apart
+LARGEST = 1e30  #: number that is taken; float32 ends at 3e38
 MOSTLY, CATEGORIES = 0.9, 10  #: share of numbers in a column of numbers, and how many of them may be codes
 
 _COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -26,7 +27,8 @@ class Column:
     Attributes:
         values: the number in each cell; NaN where there is none.
         codes: index of each cell in ``names``, -1 for a missing one, -2 beyond `MOST_DIFFERENT`.
-        count: cells by look: "missing", "whole", "point", "comma", "thousands" (1,234: either), "text".
+        count: cells by look: "missing", "whole", "point", "comma", "thousands" (1,234: either), "huge",
+            "text".
         first: line and cell of the first of each look.
     """
 
@@ -81,6 +83,8 @@ class Column:
             return self._cell(
                 "text", f"is no number, the other {numbers:,} are" if numbers else "is no number"
             )
+        if self.count["huge"]:
+            return self._cell("huge", f"is beyond {LARGEST:g}: change the unit")
         if self.comma and self.count["point"]:
             commas = self.count["comma"] + self.count["thousands"]
             rarer = (
@@ -139,7 +143,8 @@ def _look(cell: str) -> tuple[str, float]:
     if cell.lower() in MISSING_CELLS:
         return "missing", math.nan
     if (value := number(cell)) is not None:
-        return ("whole" if cell.lstrip("+-").isdecimal() else "point"), value
+        look = "whole" if cell.lstrip("+-").isdecimal() else "point"
+        return look if abs(value) < LARGEST else "huge", value
     if _COMMA.fullmatch(cell):
         look = "thousands" if _THOUSANDS.fullmatch(cell) else "comma"
         return look, float(cell.replace(",", "."))

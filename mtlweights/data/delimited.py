@@ -46,7 +46,7 @@ def read_layout(path: Path) -> Layout:
     names = header[skipped:end]
     if not names:
         raise ValueError(f"{path}: no rows found; expected a header line and a row for each example.")
-    if data := _no_header(names, [row[skipped:] for row in rows]):
+    if data := _no_header(names, [row[skipped:] for row in rows if row != header]):
         raise ValueError(
             f"{path}: the first line looks like a row, not like names ({data}): add a header line."
         )

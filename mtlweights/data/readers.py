@@ -77,10 +77,13 @@ class _Comments:
     def __init__(self, path: Path, numbered: bool) -> None:
         self.width, self.last, self.numbered = 0, set[str](), True
         for _, line in _lines(path):
-            if line.strip() and not line.startswith(("#", "-DOCSTART-")):
-                cells = _cells(line)
-                self.width = self.width or len(cells)
+            if not line.strip() or line.startswith("-DOCSTART-"):
+                continue
+            cells = _cells(line)
+            if cells[0] != "#":
                 self.last.add(cells[-1])
+            if not line.startswith("#"):
+                self.width = self.width or len(cells)
                 self.numbered = self.numbered and cells[0][:1].isdecimal()
         self.numbered = numbered or (self.numbered and self.width > 2)
 

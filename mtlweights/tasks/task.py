@@ -145,11 +145,10 @@ class Task:
         `LEAST_UNIT`: where one class holds nearly all items, a single one more that is wrong would else
         cost as much as all a task can gain.
         """
-        base, unit = self.untrained, self.target - self.untrained
+        unit = self.target - self.untrained
+        score = (value - self.untrained) / unit
         if self.metrics[0] == "accuracy" and abs(unit) < LEAST_UNIT:
-            unit = math.copysign(LEAST_UNIT, unit)
-            base = self.target - unit
-        score = (value - base) / unit
+            score = 1 - (self.target - value) / math.copysign(LEAST_UNIT, unit)
         return 1 / (1 - score) - 1 if score < 0 else score
 
     def _items(self, output: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
