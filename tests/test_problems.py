@@ -360,7 +360,7 @@ def spelt(problem):
 
 @pytest.mark.parametrize("change", [str, str.lower, lambda text: text.replace("-", "_")])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_scheme_of_spans_is_read_as_iob2(tmp_path, capsys, scheme, change):
+def test_every_scheme_of_spans_is_read_as_iob2(tmp_path, scheme, change):
     problem = data.load(write_spans(tmp_path / "a.txt", change(SCHEMES[scheme])))
     first = (
         ("B-PER", "I-PER", "O", "B-LOC") if scheme != "BMES" else ("B-PER", "I-PER", "I-PER", "O", "B-LOC")
@@ -370,11 +370,20 @@ def test_every_scheme_of_spans_is_read_as_iob2(tmp_path, capsys, scheme, change)
         tuple(label[:2] + label[2:] for label in row) for row in expected
     }
     assert problem.notes == (f"ner: span F1, {scheme}, 2 types, 50 spans",)
-    assert capsys.readouterr().err == f"mtlweights: {problem.notes[0]}\n"
     (task,) = problem.tasks
     batch = problem.collate(problem.splits["dev"])["targets"]["ner"]
     perfect = torch.eye(len(task.labels))[batch.clamp(min=0)]
     assert task.score([perfect], [batch])["span_f1"] == 1.0
+
+
+def test_what_a_file_was_taken_for_is_said_where_there_is_a_bar(tmp_path, capsys):
+    problem = data.load(write_spans(tmp_path / "a.txt", SCHEMES["IOB1"]))
+    settings = train.Settings(epochs=1, device="cpu")
+    for progress in (True, False):
+        model = problem.build()
+        train.fit(model, Balancer("equal", ["ner"], model), problem, settings, progress=progress)
+        said = "mtlweights: ner: span F1, IOB1, 2 types, 50 spans" in capsys.readouterr().err.splitlines()
+        assert said == progress
 
 
 def test_prefixes_may_stand_last_or_alone_and_a_missing_label_is_passed_over(tmp_path):

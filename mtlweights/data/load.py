@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +34,7 @@ def load(spec: str, **columns: Any) -> Problem:
     ``"tagging"``, ``"tweebank:encoder=frozen"``, or your own data: ``load("conll:PATH", tokens="form",
     tags={"ner": 3, "pos": "upos"})`` and ``load("csv:PATH", classify=["kind"], regress=["price"])``; what
     stands in ``columns`` may be in the spec as well (``"csv:PATH:classify=kind"``). What your own file was
-    taken for goes to standard error, and is the problem's ``notes``.
+    taken for is the problem's ``notes``; `mtlweights.train.fit` says it where it shows a bar.
 
     Raises:
         ValueError: an unknown problem, option or column, or data that cannot be used; every fault of a table
@@ -49,10 +47,7 @@ def load(spec: str, **columns: Any) -> Problem:
     spec = format_spec(name, options)
     kind, colon, path = name.partition(":")
     if colon and kind in OWN:
-        problem = OWN[kind](spec, path, options)
-        if multiprocessing.parent_process() is None:  # each worker of a comparison loads again
-            print(*(f"mtlweights: {note}" for note in problem.notes), sep="\n", file=sys.stderr)
-        return problem
+        return OWN[kind](spec, path, options)
     if name not in PROBLEMS:
         known = [*PROBLEMS, "conll:PATH", "csv:PATH"]
         raise ValueError(f"there is no problem {name!r}; {suggest(name, known)}")
