@@ -15,8 +15,9 @@ Encoder = Callable[[np.ndarray], list[tuple[float, ...]]]  #: from row numbers t
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})  #: in lower case
 MOST_DIFFERENT = 10_000  #: values that are told apart
 LARGEST = 1e30  #: number that is taken; float32 ends at 3e38
-MOSTLY, CATEGORIES = 0.9, 10  #: share of numbers in a column of numbers, and how many of them may be codes
+MOSTLY, CATEGORIES = 0.5, 10  #: share of numbers in a column of numbers, and how many of them may be codes
 
+_DISGUISED = re.compile(r"[^\w.]{0,3}\d[\d., ']*[^\w]{0,2}")  # 12 %, $1,200, 1.200,5
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
@@ -77,12 +78,11 @@ class Column:
         numbers = self.count.total() - self.count["text"] - self.count["missing"]
         known = numbers + self.count["text"]
         if self.count["text"]:
-            few = self.has_all and sum(number(name) is not None for name in self.names) <= CATEGORIES
-            if not regressed and (numbers < MOSTLY * known or few):
-                return ""
-            return self._cell(
-                "text", f"is no number, the other {numbers:,} are" if numbers else "is no number"
-            )
+            if regressed or self._many(numbers / known, lambda name: number(name) is not None):
+                other = f", the other {numbers:,} are" if numbers else ""
+                return self._cell("text", f"is no number{other}")
+            disguised = self._many(1.0, lambda name: bool(_DISGUISED.fullmatch(name)))
+            return self._cell("text", "looks like a number: write it as 1234.5") if disguised else ""
         if self.count["huge"]:
             return self._cell("huge", f"is beyond {LARGEST:g}: change the unit")
         if self.comma and self.count["point"]:
@@ -94,6 +94,12 @@ class Column:
         if self.count["thousands"] and not self.count["comma"] and delimiter == ",":
             return self._cell("thousands", "may be decimal or in thousands: write it with a point or without")
         return ""
+
+    def _many(self, share: float, are: Callable[[str], bool]) -> bool:
+        """Whether half of the cells and of the values, and more than a few, ``are`` something; few numbers
+        are codes of categories."""
+        values = sum(map(are, self.names)) if share >= MOSTLY else 0
+        return values > CATEGORIES and values >= MOSTLY * len(self.names)
 
     def _cell(self, look: str, fault: str) -> str:
         line, cell = self.first[look]

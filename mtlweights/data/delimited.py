@@ -46,6 +46,11 @@ def read_layout(path: Path) -> Layout:
     names = header[skipped:end]
     if not names:
         raise ValueError(f"{path}: no rows found; expected a header line and a row for each example.")
+    if any("\0" in name for name in names):
+        raise ValueError(
+            f"{path}: expected UTF-8 text, found NUL characters, as in utf-16: save it as UTF-8, for example "
+            "with iconv -f utf-16le -t utf-8 OLD > NEW."
+        )
     if data := _no_header(names, [row[skipped:] for row in rows if row != header]):
         raise ValueError(
             f"{path}: the first line looks like a row, not like names ({data}): add a header line."

@@ -76,7 +76,12 @@ def _chosen(path: str, options: Mapping[str, Any], names: Sequence[str]) -> dict
     flat = [name for value in chosen.values() for name in value]
     if unknown := [name for name in dict.fromkeys(flat) if name not in names]:
         found = ", ".join(map(repr, unknown))
-        raise ValueError(f"{path}: there is no column {found}; {suggest(unknown[0], names)}")
+        alone = (
+            " It is the only one: put a comma, semicolon, tab or bar between cells."
+            if len(names) == 1
+            else ""
+        )
+        raise ValueError(f"{path}: there is no column {found}; {suggest(unknown[0], names)}{alone}")
     if twice := [name for name in dict.fromkeys(flat) if flat.count(name) > 1]:
         raise ValueError(
             f"{path}: expected different columns in classify, regress and ignore, found "
