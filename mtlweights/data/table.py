@@ -51,8 +51,8 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
     chosen = _chosen(path, options, layout.names)
     columns, n = read_cells(file, layout, chosen["ignore"])
     index = [column for column in columns if _NAMELESS.fullmatch(column) and _counts_rows(columns[column])]
-    targets = [*chosen["classify"], *chosen["regress"]]
-    inputs = [column for column in columns if column not in {*targets, *index}]
+    taken = {*chosen["classify"], *chosen["regress"], *index}
+    inputs = [column for column in columns if column not in taken]
     parts = {key: np.array(rows) for key, rows in split_file(range(n), path, "rows", 0.15).items()}
     _check(path, columns, inputs, chosen, layout.delimiter, parts["train"])
     tasks = _tasks(path, columns, parts, chosen, units == "standard")
@@ -62,8 +62,10 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
         raise ValueError(f"{path}: no input column is left: expected one that is no target and not constant.")
     pairs = {key: _pairs(columns, [*encoders.values()], tasks, rows) for key, rows in parts.items()}
     mlp = {key: value for key, value in options.items() if key not in {*_COLUMNS, "units"}}
-    constant = [key for key in inputs if key not in encoders]
-    about = _about(n, layout, columns, list(encoders), index, constant)
+    out = [f"{key!r} (an index)" for key in index] + [
+        f"{key!r} (one value)" for key in found if key not in encoders
+    ]
+    about = _about(n, layout, columns, list(encoders), out)
     notes = (about, *map(_about_task, tasks))
     return table_problem(name, tasks, examples(tasks, pairs), mlp, SETTINGS, notes)
 
@@ -184,14 +186,12 @@ def _about(
     layout: Layout,
     columns: Mapping[str, Column],
     inputs: Sequence[str],
-    index: Sequence[str],
-    constant: Sequence[str],
+    out: Sequence[str],
 ) -> str:
     """What the file was taken for, in a line."""
     text = sum(not columns[name].numeric for name in inputs)
     comma = [repr(name) for name, column in columns.items() if column.numeric and column.comma]
-    out = ["the first column (no name, an index)"] * layout.skipped
-    out += [f"{name!r} (an index)" for name in index] + [f"{name!r} (one value)" for name in constant]
+    out = [*["the first column (no name, an index)"] * layout.skipped, *out]
     delimiter = {"\t": "tabs", ",": ""}.get(layout.delimiter, repr(layout.delimiter))
     said = [
         f"table: {n:,} rows" + (f" split at {delimiter}" if delimiter else ""),

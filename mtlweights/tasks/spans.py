@@ -2,7 +2,8 @@
 
 Read are IOB1 (CoNLL-2003), IOB2, IOE, BIOES, BMES and BILOU, as ``B-PER``, ``B_PER``, ``PER-B`` or
 ``PER_B``, in either case, and without a type (``B``, ``I``, ``O``). Where a span starts follows conlleval,
-the script of the CoNLL shared tasks, which leaves no labelled word out; L and U are its E and S, M its I.
+the script of the CoNLL shared tasks, which leaves no labelled word out; L ends a span as E does, U is S and M
+is I.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _STYLES = (
     re.compile(r"(?P<prefix>[BIESLUMW])[-_](?P<type>.+)", re.IGNORECASE),
     re.compile(r"(?P<type>.+)[-_](?P<prefix>[BIESLUMW])", re.IGNORECASE),
 )
-_SAME = {"L": "E", "U": "S", "W": "S", "M": "I"}
+_SAME = {"U": "S", "W": "S", "M": "I"}  # an L ends a span as an E does, by not being open
 
 Mark = tuple[str, str]  #: a prefix in upper case and a type; ("O", "") is no span
 
