@@ -28,7 +28,7 @@ def toy(monkeypatch):
     def load(spec):
         loaded.append(spec)
         tasks = (NER,) if "alone" in spec else (NER, AGE)
-        return SimpleNamespace(name=spec, tasks=tasks, settings={"epochs": 7, "lr": 0.01})
+        return SimpleNamespace(name=spec, tasks=tasks, settings={"epochs": 7, "lr": 0.01}, notes=())
 
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(data, "problems", lambda: ["toy", "tagging"])

@@ -22,7 +22,7 @@ CONLLU_TEXT = """\ufeff# sent_id = 1
 """
 
 
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 def test_conllu(tmp_path, ends):
     path = tmp_path / "a.conllu"
     path.write_text(CONLLU_TEXT, "utf-8", newline=ends)
@@ -40,6 +40,23 @@ def test_bio_files_skip_docstart_and_keep_words_that_start_with_a_hash(tmp_path)
         [["#tag", "-", "O"], ["#", "-", "O"], ["Bob", "-", "B-PER"]],
         [["x", "-", "O"]],
     ]
+
+
+def test_comments_are_told_from_words_with_a_hash(tmp_path):
+    path = tmp_path / "a.txt"
+    numbered = "#\thttp://x/1\t[2010]\t\n1\tAnna\tB-PER\tO\n2\t#\tO\tO\n\n# x\n1\t#\tO\tO\n"
+    path.write_text(numbered, "utf-8")  # GermEval
+    assert [[row[1] for row in rows] for rows in read_columns(path)] == [["Anna", "#"], ["#"]]
+    path.write_text("# O\nBob B-PER\n\n# comment\n# a longer one\n#tag O\n# B-PER\n", "utf-8")
+    assert read_columns(path) == [[["#", "O"], ["Bob", "B-PER"]], [["#tag", "O"], ["#", "B-PER"]]]
+
+
+def test_only_a_blank_or_a_tab_ends_a_cell(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("10\u00a0000  O\n\u00a0 O\nx\u2003y O\n", "utf-8")
+    assert read_columns(path) == [[["10\u00a0000", "O"], ["\u00a0", "O"], ["x\u2003y", "O"]]]
+    path.write_text("a b \t O\n", "utf-8")
+    assert read_columns(path) == [[["a b", "O"]]]
 
 
 def test_a_line_separator_inside_a_word_ends_no_line(tmp_path):
@@ -60,7 +77,7 @@ def test_global_columns_name_the_columns(tmp_path):
         (b"", "no sentence found"),
         (b"# only a comment\n\n", "no sentence found"),
         (b"a O\nb\n", "line 2: expected 2 columns as above, found 1"),
-        (b"a \xff\n", "expected UTF-8"),
+        (b"a \xff\n", "expected UTF-8 text, found byte 0xff, as in cp1252: .* iconv -f cp1252 -t utf-8"),
     ],
 )
 def test_a_column_file_that_cannot_be_read_is_named(tmp_path, content, message):

@@ -52,6 +52,21 @@ def test_span_f1(predicted, f1):
     assert metrics.span_f1([predicted.split()], [expected.split()]) == pytest.approx(f1)
 
 
+def test_span_f1_counts_every_expected_span_of_iob1_as_conlleval_does():
+    """seqeval's default mode is conlleval's rule."""
+    from seqeval.metrics import f1_score
+
+    generator = np.random.default_rng(0)
+    labels = np.array(["O", "B-PER", "I-PER", "I-LOC", "B-LOC"])
+    for _ in range(20):
+        expected, predicted = (
+            [list(map(str, s)) for s in labels[generator.integers(0, 5, (4, 6))]] for _ in "ab"
+        )
+        expected[0][:2] = ["O", "I-PER"]
+        assert metrics.span_f1(expected, expected) == 1.0
+        assert metrics.span_f1(predicted, expected) == pytest.approx(f1_score(expected, predicted))
+
+
 def test_span_f1_does_not_join_spans_over_sentences_and_takes_text_without_any():
     assert metrics.span_f1([["B-PER"], ["I-PER"]], [["B-PER"], ["O"]]) == 1.0
     assert metrics.span_f1([["O"]], [["O"]]) == 0.0

@@ -103,6 +103,30 @@ def test_verdict_needs_an_interval_without_zero():
     assert re.search(r"^pcgrad .* \+2\.10 ± 0\.25 ▲ +-0\.201 ± 0\.002 ▼$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ([0.2, 0.21, 0.22], "better"),
+        ([-0.2, -0.21, -0.22], "worse"),
+        ([0.2, 0.2001], "unresolved"),  # two seeds
+        ([0.2], "unresolved"),
+        ([0.2, 0.2, 0.2], "unresolved"),  # no width
+        ([0.3 - 0.1, 0.4 - 0.2, 0.2], "unresolved"),  # none but rounding
+        ([0.0, 0.0, 0.0], "unresolved"),
+    ],
+)
+def test_a_verdict_takes_three_seeds_and_an_interval(values, verdict):
+    assert estimate(values).verdict == verdict
+
+
+def test_two_seeds_have_no_mark_and_say_why():
+    found = [made("equal", s, t, **{t: v}) for s in range(2) for t, v in (("ner", 0.5), ("age", 2.0))]
+    found += [made("pcgrad", s, ner=0.6 + s / 1000, age=1.0 + s / 1000) for s in range(2)]
+    text = text_tables(found)
+    assert not re.search(r"\d [▲▼]", text)
+    assert "2 seeds are too few for a verdict against single-task training: run 3 or more." in text
+
+
 def test_text_table_line_by_line():
     lines = text_tables(results()).splitlines()
     assert lines[:2] == ["toy", "==="]

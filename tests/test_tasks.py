@@ -1,6 +1,7 @@
 """Task and spec strings."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,6 +21,13 @@ def test_token_loss_is_the_mean_over_labelled_words():
     picked = logits.log_softmax(-1)[[0, 0, 1], [0, 1, 0], [0, 2, 1]]
     torch.testing.assert_close(NER.loss(logits, target), -picked.mean())
     assert NER.count(target) == 3
+
+
+def test_regression_loss_is_squared_error_over_the_unit():
+    output, target = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([3.0, math.nan, 5.0])
+    assert replace(AGE, unit=4.0).loss(output, target).item() == 2.0 / 16
+    huge = replace(AGE, unit=1e25).loss(output * 1e25, target * 1e25)
+    assert huge.item() == pytest.approx(2.0)  # the square alone would be infinite
 
 
 def test_regression_loss_is_in_raw_units_and_missing_targets_give_no_gradient():
@@ -74,9 +82,27 @@ def test_classification_and_regression_scores():
 def test_normalised_scores_point_up_whatever_the_metric():
     assert not AGE.higher_is_better and KIND.higher_is_better
     assert (AGE.normalised(4.0), AGE.normalised(1.0), AGE.normalised(0.0)) == (0.0, 0.75, 1.0)
-    assert (KIND.normalised(0.5), KIND.normalised(1.0), KIND.normalised(0.25)) == (0.0, 1.0, -0.5)
+    assert (KIND.normalised(0.5), KIND.normalised(1.0), KIND.normalised(0.25)) == (
+        0.0,
+        1.0,
+        pytest.approx(-1 / 3),
+    )
     scores = {"kind": {"accuracy": 0.75, "macro_f1": 0.0}, "age": {"rmse": 1.0, "pearson": 0.0}}
     assert mean_normalised([KIND, AGE], scores) == 0.625
+
+
+def test_no_task_outweighs_the_others_in_a_mean_of_normalised_scores():
+    """A class of 1 in 240: an item more that is wrong, of 36, costs no more than in another task."""
+    rare = Task("rare", "classification", ("accuracy",), ("a", "b"), untrained=239 / 240)
+    assert rare.normalised(1.0) == 1.0
+    assert rare.normalised(1.0) - rare.normalised(35 / 36) == pytest.approx(10 / 36)
+    values = [rare.normalised(share) for share in (0.9, 0.5, 0.1, 0.0)]
+    assert values == sorted(values, reverse=True) and values[0] == pytest.approx(0) and values[-1] > -1
+    far = [AGE.normalised(rmse) for rmse in (4.0, 8.0, 400.0, math.inf)]
+    assert far == pytest.approx([0.0, -0.5, -99 / 100, -1.0])
+    assert math.isnan(AGE.normalised(math.nan))
+    lively = Task("o", "objective", ("value",), untrained=0.0, target=-0.01)
+    assert lively.normalised(-0.005) == pytest.approx(0.5)  # a number's unit is its own
 
 
 def test_outputs():
@@ -95,6 +121,10 @@ def test_outputs():
         ({"labels": ("O", "PER")}, "needs labels O, B-TYPE and I-TYPE"),
         ({"untrained": 1.0}, "nothing to normalise by"),
         ({"std": 0.0}, "std should be above 0"),
+        ({"unit": 0.0}, "unit should be above 0"),
+        ({"unit": math.inf}, "unit should be above 0 and finite"),
+        ({"name": " "}, "a name is expected, a text that is not blank"),
+        ({"name": 3}, "a name is expected"),
     ],
 )
 def test_a_task_that_cannot_work_is_refused(changes, message):

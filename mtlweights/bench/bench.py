@@ -44,20 +44,22 @@ def run_suite(
     jobs = _jobs(jobs, threads)
     check_settings(overrides or {})
     path = runs_folder(folder)
-    specs = prepare(suite, overrides or {})
+    notes: list[str] = []
+    specs = prepare(suite, overrides or {}, notes)
     before = {spec.id: _before(path, spec) for spec in specs}
     missing = [spec for spec in specs if before[spec.id] != "ok"]
     if progress:
-        print(_plan(folder, list(before.values())), file=sys.stderr)
+        print(*notes, _plan(folder, list(before.values())), sep="\n", file=sys.stderr)
     if missing:
         run_pool(missing, runner, Path(folder), jobs=jobs, threads=threads, progress=progress)
     return [read_result(path / f"{spec.id}.json") for spec in specs]
 
 
-def prepare(suite: Suite, overrides: Mapping[str, Any]) -> list[RunSpec]:
+def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> list[RunSpec]:
     """The runs of a suite, seed by seed, each checked as far as it can be without training.
 
-    Every problem is loaded here once, so that downloads and caches are in place before workers share them.
+    Every problem is loaded here once, so that downloads and caches are in place before workers share them;
+    what users' files were taken for is added to ``notes``.
 
     Raises:
         ValueError: an option of a problem or of a strategy is refused.
@@ -65,6 +67,7 @@ def prepare(suite: Suite, overrides: Mapping[str, Any]) -> list[RunSpec]:
     specs = []
     for name in suite.problems:
         problem = data.load(name)
+        notes += [f"{name}: {note}" for note in problem.notes]
         specs += suite.runs(name, problem, overrides)
         for strategy in suite.strategies:
             try:

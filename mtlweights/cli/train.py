@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     columns.add_argument("--tokens", metavar="COLUMN", help="conll: the column of the words")
     columns.add_argument("--classify", nargs="+", metavar="COLUMN", help="csv: columns to classify")
     columns.add_argument("--regress", nargs="+", metavar="COLUMN", help="csv: columns to predict as a number")
+    columns.add_argument("--ignore", nargs="+", metavar="COLUMN", help="csv: columns that are no inputs")
     add_settings(parser)
 
 
@@ -74,10 +75,12 @@ def _problem(args: argparse.Namespace) -> str:
         task, equals, column = text.partition("=")
         if not (task and equals and column):
             raise ValueError(f"--tags takes TASK=COLUMN, as in ner=3 or pos=upos; found {text!r}.")
+        if task.strip() in options:
+            raise ValueError(f"--tags names the task {task.strip()!r} twice: give each task one column.")
         options |= parse_spec(f"columns:{text}")[1]
     if args.tokens:
         options |= parse_spec(f"columns:tokens={args.tokens}")[1]
-    for key in ("classify", "regress"):
+    for key in ("classify", "regress", "ignore"):
         if columns := getattr(args, key):
             options[key] = columns[0] if len(columns) == 1 else columns
     return format_spec(name, options)

@@ -49,6 +49,7 @@ def text_problem(
     options: Mapping[str, Any],
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    notes: tuple[str, ...] = (),
     **dims: Any,
 ) -> Problem:
     """A problem on sentences (lists of words), or on pairs of them, read by two copies of one encoder.
@@ -58,6 +59,7 @@ def text_problem(
     Args:
         options: ``encoder`` (bilstm, frozen or transformer) and that encoder's own, see `OPTIONS`.
         settings: training settings of this problem by encoder, over `SETTINGS`.
+        notes: the problem's.
         dims: defaults of this problem for the arguments of `BiLSTM`.
 
     Raises:
@@ -73,9 +75,8 @@ def text_problem(
         inputs, encoder = _transformer(splits, **chosen)
     else:
         inputs, encoder = _recurrent(splits, **{**dims, **chosen})
-    return Problem(
-        name, tuple(tasks), splits, inputs, encoder, {**SETTINGS[kind], **(settings or {}).get(kind, {})}
-    )
+    chosen = {**SETTINGS[kind], **(settings or {}).get(kind, {})}
+    return Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes)
 
 
 def table_problem(
@@ -84,13 +85,14 @@ def table_problem(
     splits: Splits,
     options: Mapping[str, Any],
     settings: Mapping[str, Any],
+    notes: tuple[str, ...] = (),
 ) -> Problem:
     """A problem on rows of numbers, read by an MLP of ``layers`` hidden layers of width ``hidden``."""
     chosen = take(options, TABLE_OPTIONS, name)
     inputs = TableInputs.fit([example["input"] for example in splits["train"]])
     hidden = [chosen["hidden"]] * chosen["layers"]
     encoder = partial(MLP, inputs.n_inputs, hidden=hidden, dropout=chosen["dropout"])
-    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings))
+    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes)
 
 
 def take(options: Mapping[str, Any], defaults: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,9 @@ from .problem import Example
 Item = TypeVar("Item")
 
 SPLIT_SEED = 20260101  #: of the splits that are drawn here; the same on every platform
+FEWEST = 20  #: rows or sentences of a user's file that is split here
+FINEST = 1e-5  #: deviation over mean of a target; float32, which the model is in, keeps 6e-8
+SMALLEST = 1e-30  #: deviation of a target
 
 
 def split(items: Sequence[Item], dev: float, test: float) -> dict[str, list[Item]]:
@@ -29,6 +32,13 @@ def split(items: Sequence[Item], dev: float, test: float) -> dict[str, list[Item
     }
 
 
+def split_file(items: Sequence[Item], path: str, what: str, share: float) -> dict[str, list[Item]]:
+    """A user's file, split; `what` its items are. Raises ValueError for fewer than `FEWEST`."""
+    if len(items) < FEWEST:
+        raise ValueError(f"{path}: expected at least {FEWEST} {what} to split, found {len(items)}.")
+    return split(items, dev=share, test=share)
+
+
 def label_task(
     name: str, kind: Any, splits: Mapping[str, Sequence[Any]], metrics: tuple[str, ...] = ()
 ) -> Task:
@@ -36,6 +46,9 @@ def label_task(
 
     Labels of dev and test that training does not have are labels too, so that they count as errors. Without
     ``metrics``, words with IOB2 labels are scored by span F1, others by accuracy, classes also by macro F1.
+
+    Raises:
+        ValueError: fewer than two labels, or none in training.
     """
     known = {part: [item for item in items if item is not None] for part, items in splits.items()}
     if kind == "tokens":
@@ -55,33 +68,49 @@ def label_task(
     return Task(name, kind, metrics, tuple(labels), untrained=untrained)
 
 
-def number_task(name: str, values: Sequence[float | None], metrics: tuple[str, ...]) -> Task:
-    """A regression task from its training targets."""
+def number_task(
+    name: str, values: Sequence[float | None], metrics: tuple[str, ...], *, standardise: bool = False
+) -> Task:
+    """A regression task from its training targets; its loss in squared raw units or ``standardise``d, in
+    squared deviations of these targets, so that it is the same whatever the unit. Scores are in the unit.
+
+    Raises:
+        ValueError: fewer than two different numbers, or numbers that float32 cannot tell apart.
+    """
     known = np.array([value for value in values if value is not None], dtype=np.float64)
     if len(known) == 0 or np.ptp(known) == 0:
         found = "none" if len(known) == 0 else f"only {known[0]:g}"
         raise ValueError(f"task {name!r} expects different numbers in the training split, found {found}.")
     mean, std = float(known.mean()), float(known.std())
+    if not std > max(FINEST * abs(mean), SMALLEST):
+        raise ValueError(
+            f"task {name!r} has numbers about {mean:.10g} that differ by {std:g}, which float32 cannot tell "
+            "apart: subtract a constant, or change the unit."
+        )
     untrained, target = (std, 0.0) if metrics[0] == "rmse" else (0.0, 1.0)
-    return Task(name, "regression", metrics, untrained=untrained, target=target, mean=mean, std=std)
+    unit = std if standardise else 1.0
+    return Task(name, "regression", metrics, (), untrained, target, mean, std, unit)
 
 
-def encode(task: Task, value: Any) -> Any:
-    """A target as an example holds it: label names as ids, numbers and None as they are; a word without a
-    label as -100."""
-    if value is None or task.kind == "regression":
-        return value
+def _encoder(task: Task) -> Callable[[Any], Any]:
+    """From a target to what an example holds: label names as ids, numbers and None as they are; a word
+    without a label as -100."""
+    if task.kind == "regression":
+        return lambda value: value
     ids = {label: index for index, label in enumerate(task.labels)}
-    return [ids.get(label, MISSING) for label in value] if task.kind == "tokens" else ids[value]
+    if task.kind == "tokens":
+        return lambda value: None if value is None else [ids.get(label, MISSING) for label in value]
+    return lambda value: None if value is None else ids[value]
 
 
 def examples(
-    tasks: Sequence[Task], splits: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]
+    tasks: Sequence[Task], splits: Mapping[str, Iterable[tuple[Any, Mapping[str, Any]]]]
 ) -> dict[str, list[Example]]:
     """Examples from (input, targets by name) pairs, targets encoded."""
+    encoders = {task.name: _encoder(task) for task in tasks}
     return {
         part: [
-            {"input": given, "targets": {task.name: encode(task, targets[task.name]) for task in tasks}}
+            {"input": given, "targets": {name: encode(targets[name]) for name, encode in encoders.items()}}
             for given, targets in items
         ]
         for part, items in splits.items()

@@ -40,6 +40,7 @@ class Problem:
         inputs: turns a list of example inputs into the encoder's tensors; fitted on the training split.
         encoder: makes the shared encoder, with weights drawn from torch's global generator.
         settings: this problem's defaults for ``mtlweights.train.Settings``.
+        notes: what a user's file was taken for, a line for the file and for each task.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Problem:
     inputs: Callable[[list[Any]], dict[str, Any]]
     encoder: Callable[[], Encoder]
     settings: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.

@@ -25,33 +25,35 @@ def column_names(path: Path) -> tuple[str, ...]:
     for _, line in _lines(path):
         if header := _COLUMNS.match(line):
             return tuple(header[1].lower().split())
-        if line.strip() and not line.startswith(("# ", "-DOCSTART-")):
+        if line.strip() and not line.startswith(("#", "-DOCSTART-")):
             return CONLLU if len(_cells(line)) == len(CONLLU) else ()
     return ()
 
 
 def read_columns(path: Path) -> list[list[Row]]:
-    """Sentences of a column file (CoNLL-U, CoNLL-2003, BIO): a row of cells for each word.
+    """Sentences of a column file (CoNLL-U, CoNLL-2003, GermEval, BIO): a row of cells for each word.
 
-    A blank line ends a sentence; cells are split at tabs, else at blanks. Skipped: ``-DOCSTART-`` lines;
-    lines before a sentence that start with ``# `` (not ``#word``, as in tweets); in files whose first column
-    is ``id`` every line with ``#``, multi-word ranges and empty nodes. CRLF and a byte-order mark are fine.
+    A blank line ends a sentence; cells are split at tabs, else at blanks. Skipped: ``-DOCSTART-`` lines; of
+    the lines before a sentence that start with ``#``, those that are no word, see `_Comments`; in files whose
+    first column is ``id`` every line with ``#``, multi-word ranges and empty nodes. Line ends are LF, CRLF or
+    CR; a byte-order mark is fine.
 
     Raises:
         ValueError: no sentence, a row with another number of columns than the first, or no UTF-8.
     """
     sentences: list[list[Row]] = [[]]
     conllu = column_names(path)[:1] == ("id",)
-    width = 0
+    comments = _Comments(path, conllu)
+    width = comments.width
     for number, line in _lines(path):
         if not line.strip():
             if sentences[-1]:
                 sentences.append([])
             continue
         cells = _cells(line)
-        if line.startswith("-DOCSTART-") or (line.startswith("# ") and not sentences[-1]):
+        if line.startswith("-DOCSTART-") or (line.startswith("#") and comments.has(cells, sentences[-1])):
             continue
-        if conllu and (line.startswith("#") or _NOT_A_WORD.fullmatch(cells[0])):
+        if conllu and _NOT_A_WORD.fullmatch(cells[0]):
             continue
         width = width or len(cells)
         if len(cells) != width:
@@ -62,6 +64,35 @@ def read_columns(path: Path) -> list[list[Row]]:
     if not sentences:
         raise ValueError(f"{path}: no sentence found; expected a word a line, blank lines between sentences.")
     return sentences
+
+
+class _Comments:
+    """Tells lines with ``#`` that are comments from words: tweets hold ``#tag``, and a sentence may open
+    with ``#``.
+
+    Where the other lines start with a number, every one is a comment. Else a word has as many cells as the
+    other lines, and one that is ``#`` alone a last cell that occurs there too.
+    """
+
+    def __init__(self, path: Path, numbered: bool) -> None:
+        self.width, self.last, self.numbered = 0, set[str](), True
+        for _, line in _lines(path):
+            if not line.strip() or line.startswith("-DOCSTART-"):
+                continue
+            cells = _cells(line)
+            if cells[0] != "#":
+                self.last.add(cells[-1])
+            if not line.startswith("#"):
+                self.width = self.width or len(cells)
+                self.numbered = self.numbered and cells[0][:1].isdecimal()
+        self.numbered = numbered or (self.numbered and self.width > 2)
+
+    def has(self, cells: Row, before: list[Row]) -> bool:
+        """Whether a line is a comment; ``before``: the words of its sentence so far."""
+        if self.numbered or before:
+            return self.numbered
+        other = self.width and len(cells) != self.width
+        return bool(other) or (cells[0] == "#" and cells[-1] not in self.last)
 
 
 def read_table(
@@ -94,14 +125,32 @@ def read_table(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends. Only LF and CRLF end a line: tweets hold stranger ones."""
+    """Numbered lines without their ends. Only LF and CRLF end a line, or CR in a file without LF: tweets hold
+    stranger ones."""
+    with path.open("rb") as raw:
+        start = raw.read(1 << 16)
+    end = "\r" if b"\r" in start and b"\n" not in start else "\n"
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
+        with path.open(encoding="utf-8-sig", newline=end) as file:
             for number, line in enumerate(file, 1):
                 yield number, line.removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise not_utf8(path, error) from None
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError) -> ValueError:
+    """The error for a file that is no UTF-8 text, with the command that makes it one."""
+    with path.open("rb") as raw:
+        mark = raw.read(2)
+    code = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+    byte = f"byte 0x{error.object[error.start]:02x}"
+    return ValueError(
+        f"{path}: expected UTF-8 text, found {byte}, as in {code}: save it as UTF-8, "
+        f"for example with iconv -f {code} -t utf-8 OLD > NEW."
+    )
 
 
 def _cells(line: str) -> Row:
-    return line.split("\t") if "\t" in line else line.split()
+    if "\t" in line:
+        return [cell.strip(" ") for cell in line.split("\t")]
+    return [cell for cell in line.strip(" ").split(" ") if cell]  # not at a no-break space

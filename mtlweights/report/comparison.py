@@ -15,6 +15,8 @@ Result = Mapping[str, Any]
 
 #: arms everything else is judged by come first
 _FIRST = (SINGLE, "equal", "fixed", "random")
+FEWEST_SEEDS = 3  #: of a verdict
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,14 @@ class Estimate:
 
     @property
     def verdict(self) -> str:
-        """Of a change: ``"better"`` or ``"worse"`` if the interval leaves out 0, else ``"unresolved"``."""
-        if self.half is None or not abs(self.mean) > self.half:
+        """Of a change: ``"better"`` or ``"worse"`` if the interval leaves out 0, else ``"unresolved"``.
+
+        Unresolved too: fewer than `FEWEST_SEEDS`, and an interval of no width but rounding. Equal changes are
+        the same few test items, no certainty.
+        """
+        if self.half is None or self.n < FEWEST_SEEDS or not _ROUNDING * abs(self.mean) < self.half:
+            return "unresolved"
+        if not abs(self.mean) > self.half:
             return "unresolved"
         return "better" if self.mean > 0 else "worse"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from .comparison import Column, Comparison, Estimate, Result, compare
+from .comparison import FEWEST_SEEDS, Column, Comparison, Estimate, Result, compare
 
 NAMES = {
     "span_f1": "span F1",
@@ -24,7 +24,8 @@ NOTES = (
     "Mean over seeds ± half width of its 95 % t interval; n/a with one seed; (n=2) where fewer seeds count.",
     "Change: against the single-task run of the same seed, + is better; percentage points for metrics in %.",
     "Δm: mean over tasks of that change in % of the single-task mean of the task's first metric.",
-    "↓: lower is better. ▲ better, ▼ worse: the interval leaves out 0, with no correction for several arms.",
+    "↓: lower is better. ▲ better, ▼ worse: the interval leaves out 0, with no correction for several arms; "
+    "no mark with fewer than 3 seeds or an interval of width 0.",
 )
 
 
@@ -105,6 +106,8 @@ def summary(comparison: Comparison) -> str:
         return f"{seeds}; no arm can be compared with single-task training."
     if len(comparison.seeds) == 1:
         return "One seed gives no interval, and so no verdict against single-task training."
+    if len(comparison.seeds) < FEWEST_SEEDS:
+        return f"{seeds} are too few for a verdict against single-task training: run {FEWEST_SEEDS} or more."
     if not found["better"] and not found["worse"]:
         return (
             f"Δm against single-task training, {seeds}: no arm is better or worse beyond its 95 % interval."

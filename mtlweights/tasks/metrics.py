@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .spans import opens_with_inside, to_iob2
+
 
 def accuracy(predicted: np.ndarray, expected: np.ndarray) -> float:
     """Share of items [N] whose label id is right."""
@@ -44,8 +46,9 @@ def value(predicted: np.ndarray, expected: np.ndarray) -> float:
 def span_f1(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> float:
     """Micro F1 over the entity spans of sentences of IOB2 labels.
 
-    A span counts if its type and both ends are right (seqeval's strict mode): an ``I-`` that continues no
-    span of its type starts none. 0.0 where no span is expected or predicted.
+    A span counts if its type and both ends are right (seqeval's strict mode): a predicted ``I-`` that
+    continues no span of its type starts none. Where expected labels open a span so (IOB1), it starts one on
+    both sides, as in conlleval: no expected span is left out. 0.0 where no span is expected or predicted.
 
     Raises:
         ImportError: seqeval is not installed.
@@ -57,6 +60,8 @@ def span_f1(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]
         raise ImportError("span_f1 needs seqeval: pip install mtlweights[bench]") from error
     if not any(label != "O" for sentence in (*predicted, *expected) for label in sentence):
         return 0.0  # seqeval warns and fails on labels without a single span
+    if opens_with_inside(expected):
+        predicted, expected = [*map(to_iob2, predicted)], [*map(to_iob2, expected)]
     return float(
         f1_score([*map(list, expected)], [*map(list, predicted)], mode="strict", scheme=IOB2, zero_division=0)
     )

@@ -25,6 +25,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 NUMBERS = ("regression", "objective")  #: the kinds whose output is one number, and that have no labels
 LOWER_IS_BETTER = frozenset({"rmse", "value"})
+LEAST_UNIT = 0.1  #: of accuracy: the least distance from 0 to 1 of a normalised score
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ class Task:
         labels: class names, in the order of the logits; empty for regression and objectives.
         untrained: the first metric of a constant prediction (majority class, mean), from training data.
         target: the value of the first metric that counts as 1 in :meth:`normalised`; 0.0 suits ``rmse``.
-        mean, std: of a regression's training targets. A head gives ``mean + std * z``, so that the loss
-            is in squared raw units.
+        mean, std: of a regression's training targets. A head gives ``mean + std * z``, in raw units.
+        unit: what a regression's errors are divided by in the loss: 1 for squared raw units, ``std`` for a
+            loss that does not depend on the unit.
 
     Raises:
-        ValueError: unknown kind, metrics that do not suit it, missing labels, labels that are not IOB2 under
-            ``span_f1``, ``target`` equal to ``untrained``, ``std`` not above 0.
+        ValueError: a blank name, unknown kind, metrics that do not suit it, missing labels, labels that are
+            not IOB2 under ``span_f1``, ``target`` equal to ``untrained``, ``std`` or ``unit`` not above 0.
     """
 
     name: str
@@ -61,9 +63,12 @@ class Task:
     target: float = 1.0
     mean: float = 0.0
     std: float = 1.0
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         where = f"task {self.name!r}:"
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"{where} a name is expected, a text that is not blank.")
         if self.kind not in METRICS:
             raise ValueError(f"{where} kind should be one of {', '.join(METRICS)}, found {self.kind!r}.")
         known = METRICS[self.kind]
@@ -80,8 +85,9 @@ class Task:
             raise ValueError(f"{where} span_f1 needs labels O, B-TYPE and I-TYPE, found {self.labels!r}.")
         if self.target == self.untrained:
             raise ValueError(f"{where} target and untrained are both {self.target}: nothing to normalise by.")
-        if not self.std > 0:
-            raise ValueError(f"{where} std should be above 0, found {self.std}.")
+        for key in ("std", "unit"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ValueError(f"{where} {key} should be above 0 and finite, found {getattr(self, key)}.")
 
     @property
     def higher_is_better(self) -> bool:
@@ -94,8 +100,8 @@ class Task:
         return len(self.labels) or 1
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean loss [] over the labelled items: cross-entropy, squared error in squared raw units, or output
-        less lower bound.
+        """Mean loss [] over the labelled items: cross-entropy, squared error over ``unit``, or output less
+        lower bound.
 
         Without a labelled item it is 0 and still part of the graph, not NaN.
         """
@@ -103,7 +109,7 @@ class Task:
             labelled = ~target.isnan()
             # where(), not a product with the mask: NaN * 0 is NaN
             error = torch.where(labelled, output - target, torch.zeros_like(output)).float()
-            total = (error if self.kind == "objective" else error.square()).sum()
+            total = (error if self.kind == "objective" else (error / self.unit).square()).sum()
         else:
             labelled = target != MISSING
             logits = output.reshape(-1, output.shape[-1]).float()
@@ -132,8 +138,18 @@ class Task:
         return {metric: scores[metric] for metric in self.metrics}
 
     def normalised(self, value: float) -> float:
-        """A value of the first metric as a score: 0 = untrained, 1 = target reached, higher is better."""
-        return (value - self.untrained) / (self.target - self.untrained)
+        """A value of the first metric as a score in (-1, 1]: 0 = untrained, 1 = target reached.
+
+        A mean over tasks selects the epoch, so that no task may outweigh the others: below 0 the score x is
+        ``x / (1 - x)``, which falls on and never reaches -1. And what counts as 1 of accuracy is at least
+        `LEAST_UNIT`: where one class holds nearly all items, a single one more that is wrong would else
+        cost as much as all a task can gain.
+        """
+        unit = self.target - self.untrained
+        score = (value - self.untrained) / unit
+        if self.metrics[0] == "accuracy" and abs(unit) < LEAST_UNIT:
+            score = 1 - (self.target - value) / math.copysign(LEAST_UNIT, unit)
+        return 1 / (1 - score) - 1 if score < 0 else score
 
     def _items(self, output: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Predictions and targets of the labelled items, flat; numbers in float64."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -79,6 +80,8 @@ class Loop:
 
         if self.path is not None and self.path.exists():
             self._resume(self.path)
+        for note in self.problem.notes if progress else ():
+            print(f"mtlweights: {note}", file=sys.stderr)
         total = self.settings.epochs * self.updates
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
             while not self._finished():
