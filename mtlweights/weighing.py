@@ -77,7 +77,8 @@ class Weigher:
             value, weights, learned = gradients.differentiate(
                 objective, step.losses, list(self.state.learned.params.values())
             )
-        step.ok = torch.isfinite(torch.cat([step.losses, weights])).all()
+        every = [step.losses, weights, *(gradient.flatten() for gradient in learned)]
+        step.ok = torch.isfinite(torch.cat(every)).all()
         step.trunk = torch.where(step.ok, weights, torch.nan)
         step.heads = (
             torch.where(step.ok, torch.ones_like(weights), torch.nan) if self.plain_heads else step.trunk

@@ -71,6 +71,17 @@ def test_a_log_scale_stays_where_its_loss_is_zero(name, state):
             assert getattr(stage.strategy, state)[0].item() == before
 
 
+def test_a_learned_weight_whose_gradient_overflows_stays():
+    """Loss and weight are finite, their product is not: the step is not, and s does not become NaN."""
+    x = torch.tensor([1.0], requires_grad=True)
+    balancer, optimizer = Balancer("imtl_l", ["a", "b"]), torch.optim.SGD([x], lr=0.0)
+    with torch.no_grad():
+        balancer.strategy.log_scale.fill_(1.0)
+    balancer({"a": (3e38 * x).sum(), "b": x.sum()}).backward()
+    optimizer.step()
+    assert balancer.strategy.log_scale.tolist() == [1, 1] and not x.grad.isfinite().all()
+
+
 def network():
     torch.manual_seed(0)
     return nn.ModuleDict({"trunk": nn.Linear(3, 4), "a": nn.Linear(4, 1), "b": nn.Linear(4, 1)})
