@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import closures, linesearch, riding
 from .arguments import (
     check_accumulation,
     check_gradients,
@@ -28,6 +28,7 @@ from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
 from .gradients import Deferred, after_backward, full_precision, keep_compiled_graphs
+from .reminders import Reminders
 from .representation import Representation
 from .sharing import Shared, Sharing
 from .state import State
@@ -39,8 +40,6 @@ from .window import Window, merge
 
 Closure = Callable[[], Mapping[str, Tensor]]
 Parts = Callable[[], Sequence[tuple[Mapping[str, Tensor], Mapping[str, Any]]]]
-
-PATIENCE = 1000  # training calls after which a strategy that still waits for another method says so
 
 
 class Balancer:
@@ -141,7 +140,7 @@ class Balancer:
         if not self._engine.one_pass:
             keep_compiled_graphs()
         self._commits = Commits(self._state, self._weigher, self._engine.window)
-        self._owed, self._calls = set(self.strategy.needs), 0
+        self._reminders = Reminders(self.strategy)
 
     def __call__(
         self,
@@ -174,15 +173,23 @@ class Balancer:
         if features is not None:
             self._engine.representation.tensor = features
         if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
-            return torch.stack([value.to(values[0].device) for value in values]).sum()
+            plain = torch.stack([value.to(values[0].device) for value in values]).sum()
+            self._reminders.evaluating(plain)
+            return plain
         if not any(value.requires_grad for value in values):
             raise ValueError("No loss requires a gradient: the model is frozen, or the losses were detached.")
-        self._remind()
+        self._reminders.called(self._commits.last)
         self._weigher.ranks.check_join()
+        call = closures.running()
+        if call is not None and linesearch.follows(self._engine, call):
+            losses_at, begin = (present, values, numbers), partial(self._begin, values)
+            held = linesearch.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
+            if held is not None:
+                return held
         if self._engine.one_pass:
-            self._begin(values)
+            decided = partial(self._backward_starts, self._begin(values))
             with full_precision(values[0].device):
-                return self._engine.scalar(present, values, numbers, self._backward_starts)
+                return self._engine.scalar(present, values, numbers, decided)
         if self._engine.window is not None:
             self._engine.window.closes()  # raises now where nothing tells
         total = torch.stack([value.detach().to(values[0].device) for value in values]).sum()
@@ -212,13 +219,10 @@ class Balancer:
         Optional: without it the balancer listens to whichever optimizer steps its parameters. Returns the
         balancer.
         """
-        optimizer = getattr(optimizer, "optimizer", optimizer)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise ValueError(f"attach() takes a torch optimizer, found {type(optimizer).__name__}.")
-        warn_of_optimizer(self.strategy, optimizer)
-        self._commits.watch.attach(optimizer)
-        optimizer.register_state_dict_post_hook(self._ride_out)
-        optimizer.register_load_state_dict_pre_hook(self._ride_in)
+        found = riding.unwrap(optimizer)
+        warn_of_optimizer(self.strategy, found[-1])
+        riding.board(self, found)
+        self._commits.watch.attach(found)
         return self
 
     def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
@@ -227,7 +231,7 @@ class Balancer:
         ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing.
         """
         self._commits.settle()
-        self._owed.discard("end_epoch")
+        self._reminders.epoch_ended(validation is not None)
         scores = None if validation is None else read_scores(self.tasks, validation)
         if self._state.wants_epochs:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
@@ -240,7 +244,7 @@ class Balancer:
         of the step: a list of (task -> loss, task -> count). Learned weights that take their gradient from
         these losses move at once.
         """
-        self._owed.discard("after_step")
+        self._reminders.fed("after_step")
         if not self.wants_after_step:
             return
         self._commits.settle()
@@ -263,7 +267,7 @@ class Balancer:
         strategy that looks one step ahead calls it during the next backward, with the parameters moved for
         the while; the others at once. It brings its own autocast.
         """
-        self._owed.discard("validate")
+        self._reminders.fed("validate")
         if not self.strategy.validation_rows:
             return
         self._engine.validation.give(lambda: read_losses(self.tasks, closure(), None)[:2])
@@ -298,9 +302,11 @@ class Balancer:
                 f"The saved balancer is for the tasks {state.get('tasks')}, this one for {list(self.tasks)}: "
                 "build it with the same tasks in the same order."
             )
+        before = self._state.state_dict()
         try:
             self._state.load_state_dict(dict(state))
         except (RuntimeError, KeyError) as error:
+            self._state.load_state_dict(before)
             raise ValueError(
                 f"The saved balancer does not fit {type(self.strategy).__name__}: {error}"
             ) from error
@@ -308,42 +314,25 @@ class Balancer:
 
     # steps ------------------------------------------------------------------------------------------------
 
-    def _begin(self, values: Sequence[Tensor]) -> None:
-        """Move the state to the losses' device, and settle the last step."""
+    def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
+        """Move the state to the losses' device, and settle the last step; returns what proposes this one."""
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
-        self._commits.begin(values, self._sharing)
+        return self._commits.begin(values, self._sharing)
 
     def _run(
         self, present: list[int], values: list[Tensor], counts: list[Any], factor: Tensor, retain_graph: bool
     ) -> None:
-        self._begin(values)
+        propose = self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
         with full_precision(values[0].device):
-            self._engine.write(Batch(present, values, counts, factor, keep), self._commits.propose)
+            self._engine.write(Batch(present, values, counts, factor, keep), propose)
         self._commits.watch.mark()
 
-    def _backward_starts(self, step: Step) -> None:
-        self._commits.propose(step)
+    def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
+        propose(step)
         after_backward(self._commits.watch.mark)
-
-    def _remind(self) -> None:
-        self._calls += 1
-        if self._calls == PATIENCE and self._owed:
-            calls = ", ".join(f"balancer.{name}()" for name in sorted(self._owed))
-            warnings.warn(
-                f"{type(self.strategy).__name__} needs {calls}, not called in {PATIENCE} steps: "
-                "until then its weights do not change.",
-                stacklevel=3,
-            )
-
-    def _ride_out(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        state["mtlweights"] = self.state_dict()
-
-    def _ride_in(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        if "mtlweights" in state:
-            self.load_state_dict(state["mtlweights"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""
