@@ -122,7 +122,7 @@ class MultiTaskTrainer(Trainer):
         tasks = () if self.balancer is None else self.balancer.tasks
         losses, counts = read(outputs, inputs, tasks)
         if not losses:
-            self._unlabelled += 0 if model.training else find_batch_size(inputs) or 0
+            self._unlabelled += 0 if model.training else find_batch_size(inputs) or 0  # type: ignore[no-untyped-call]
             loss = _nothing(outputs, model)
         elif model.training and self.balancer is not None:
             if self.balancer.wants_after_step:
