@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import closures, linesearch, riding
 from .arguments import (
     check_accumulation,
     check_gradients,
@@ -37,6 +37,7 @@ from .reading import (
     read_scores,
 )
 from .record import Leaves
+from .reminders import Reminders
 from .representation import Representation
 from .saved import check_saved
 from .sharing import Shared, Sharing
@@ -49,8 +50,6 @@ from .window import Window, merge
 
 Closure = Callable[[], Mapping[str, Tensor]]
 Parts = Callable[[], Sequence[tuple[Mapping[str, Tensor], Mapping[str, Any]]]]
-
-PATIENCE = 1000  # training calls after which a strategy that still waits for another method says so
 
 
 class Balancer:
@@ -155,7 +154,7 @@ class Balancer:
         if not self._engine.one_pass:
             keep_compiled_graphs()
         self._commits = Commits(self._state, self._weigher, self._engine.window)
-        self._owed, self._calls = set(self.strategy.needs), 0
+        self._reminders = Reminders(self.strategy)
 
     def __call__(
         self,
@@ -191,17 +190,25 @@ class Balancer:
         refuse_transforms(found.values)
         check_features(features, self._engine.gatherer.mode)
         if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
-            return found.plain_sum()
+            plain = found.plain_sum()
+            self._reminders.evaluating(plain)
+            return plain
         found.check_moves("loss")
         self._weigher.ranks.check_join()
         present, values, numbers = found.present, found.values, found.counts
         if features is not None:
             self._engine.representation.tensor = features
-        self._remind()
+        self._reminders.called(self._commits.last)
+        call = closures.running()
+        if call is not None and linesearch.follows(self._engine, call):
+            losses_at, begin = (present, values, numbers), partial(self._begin, values)
+            held = linesearch.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
+            if held is not None:
+                return held
         if self._engine.one_pass:
-            self._begin(values)
+            decided = partial(self._backward_starts, self._begin(values))
             with full_precision(values[0].device):
-                return self._engine.scalar(present, values, numbers, self._backward_starts)
+                return self._engine.scalar(present, values, numbers, decided)
         leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
         with torch.no_grad():
             total = found.plain_sum()
@@ -233,13 +240,10 @@ class Balancer:
         Optional: without it the balancer listens to whichever optimizer steps its parameters. Returns the
         balancer.
         """
-        optimizer = getattr(optimizer, "optimizer", optimizer)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise ValueError(f"attach() takes a torch optimizer, found {type(optimizer).__name__}.")
-        warn_of_optimizer(self.strategy, optimizer)
-        self._commits.watch.attach(optimizer)
-        optimizer.register_state_dict_post_hook(self._ride_out)
-        optimizer.register_load_state_dict_pre_hook(self._ride_in)
+        found = riding.unwrap(optimizer)
+        warn_of_optimizer(self.strategy, found[-1])
+        riding.board(self, found)
+        self._commits.watch.attach(found)
         return self
 
     def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
@@ -253,7 +257,7 @@ class Balancer:
         """
         scores = None if validation is None else read_scores(self.tasks, validation)
         self._commits.settle()
-        self._owed.discard("end_epoch")
+        self._reminders.epoch_ended(validation is not None)
         if self._state.wants_epochs:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
 
@@ -269,6 +273,7 @@ class Balancer:
             ValueError: no function, or what it returned is refused as in a call.
         """
         check_closure(closure)
+        self._reminders.fed("after_step")
         if not self.wants_after_step:
             return
         with torch.no_grad():
@@ -276,7 +281,6 @@ class Balancer:
             if not isinstance(losses, Mapping):
                 losses, counts = merge(read_parts(self.tasks, losses))
             found = read_losses(self.tasks, losses, counts)
-        self._owed.discard("after_step")
         self._commits.settle()
         if self._commits.last is not None:
             found = found.only(self._commits.last.present)
@@ -299,7 +303,7 @@ class Balancer:
             ValueError: no function, or what it returned is refused as in a call.
         """
         check_closure(closure)
-        self._owed.discard("validate")
+        self._reminders.fed("validate")
         if self.strategy.validation_rows:
             self._engine.validation.give(partial(self._validation_losses, closure))
 
@@ -340,11 +344,11 @@ class Balancer:
 
     # steps ------------------------------------------------------------------------------------------------
 
-    def _begin(self, values: Sequence[Tensor]) -> None:
-        """Move the state to the losses' device, and settle the last step."""
+    def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
+        """Move the state to the losses' device, and settle the last step; returns what proposes this one."""
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
-        self._commits.begin(values, self._sharing)
+        return self._commits.begin(values, self._sharing)
 
     def _run(
         self,
@@ -355,36 +359,17 @@ class Balancer:
         factor: Tensor,
         retain_graph: bool,
     ) -> Found:
-        self._begin(values)
+        propose = self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
         with full_precision(values[0].device):
-            found = self._engine.found(
-                Batch(present, values, counts, leaves, factor, keep), self._commits.propose
-            )
+            found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
         after_backward(self._commits.watch.mark)
         return found
 
-    def _backward_starts(self, step: Step) -> None:
-        self._commits.propose(step)
+    def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
+        propose(step)
         after_backward(self._commits.watch.mark)
-
-    def _remind(self) -> None:
-        self._calls += 1
-        if self._calls == PATIENCE and self._owed:
-            calls = ", ".join(f"balancer.{name}()" for name in sorted(self._owed))
-            warnings.warn(
-                f"{type(self.strategy).__name__} needs {calls}, not called in {PATIENCE} steps: "
-                "until then its weights do not change.",
-                stacklevel=3,
-            )
-
-    def _ride_out(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        state["mtlweights"] = self.state_dict()
-
-    def _ride_in(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        if "mtlweights" in state:
-            self.load_state_dict(state["mtlweights"])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from . import graph
 from .sharing import Sharing
 from .state import State
 from .step import Step
 from .stepping import StepWatch
 from .weighing import Weigher
 from .window import Window
+
+PATIENCE = 50  # steps given up from the start on, after which it is said that nobody tells of any
 
 
 class Commits:
@@ -28,28 +33,34 @@ class Commits:
         self.state, self.weigher, self.window = state, weigher, window
         self.watch = StepWatch(self._commit)
         self.last: Step | None = None  #: proposed last
+        self._lost = 0  # proposals dropped before the first commit
 
-    def begin(self, values: Sequence[Tensor], sharing: Sharing) -> None:
-        """Before a backward of the losses ``values``: settle the last step, find a parameter to watch."""
+    def begin(self, values: Sequence[Tensor], sharing: Sharing) -> Callable[[Step], None]:
+        """Before a backward of the losses ``values``: settle the last step, find a parameter to watch.
+
+        Returns what the backward calls with the step that it has decided on.
+        """
         self.settle(wait=self.weigher.late_flag is not None)
         if self.window is not None and self.state.pending is not None and self.watch.untouched():
             self.window.check_stepped()
         if self.watch.needs_probe:
             self.watch.watch(sharing.probe(values))
+        return partial(self._propose, partial(_behind, values, sharing))
 
-    def propose(self, step: Step) -> None:
-        """A backward has decided."""
+    def _propose(self, behind: Callable[[], Iterator[Tensor]], step: Step) -> None:
         self.last = step
+        self.watch.expect(behind)
         self.state.propose(step)
 
     def _commit(self, found_inf: Tensor | None) -> None:
-        """The optimizer has stepped. A flag on another device waits for the next copy to the host."""
+        """An optimizer has stepped. A flag on another device waits for the next copy to the host."""
         if self.window is not None:
             self.window.check_closed()
         if found_inf is not None and found_inf.device != self.state.device:
-            self.weigher.late_flag = found_inf.detach().clone()
+            self.weigher.late_flag = _least(self.weigher.late_flag, found_inf.detach())
         else:
             self.state.commit(found_inf)
+            self._settled()
 
     def settle(self, wait: bool = False) -> None:
         """Decide what became of the last proposal, if no hook has told."""
@@ -57,11 +68,29 @@ class Commits:
             if not wait:
                 flag, self.weigher.late_flag = self.weigher.late_flag, None
                 self.state.commit(flag)
-        elif self.state.pending is not None and self.watch.window_over():
-            if self.watch.seen:
                 self.state.drop()
-            else:
+        elif self.state.told:
+            self.state.drop()
+        elif self.state.pending is not None and self.watch.window_over():
+            if self.watch.taken():
                 self.state.commit()
+            else:
+                self._drop()
+        self._settled()
+
+    def _settled(self) -> None:
+        if self.state.pending is None:
+            self.watch.expect(None)
+
+    def _drop(self) -> None:
+        self.state.drop()
+        self._lost += not self.state.commits
+        if self._lost == PATIENCE and not self.state.commits:
+            warnings.warn(
+                f"No optimizer step was seen after {PATIENCE} backward passes, so the balancer's state has "
+                "not moved: give the optimizer whose step() moves the parameters to balancer.attach().",
+                stacklevel=5,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy listens to optimizers afresh and has no step in flight."""
@@ -71,3 +100,19 @@ class Commits:
         self.__dict__.update(state)
         self.state.drop()
         self.watch = StepWatch(self._commit)
+
+
+def _least(before: Tensor | None, flag: Tensor) -> Tensor:
+    """Of two optimizers' ``found_inf`` the one of a step that was taken, if either was."""
+    return flag.clone() if before is None else before.minimum(flag.to(before.device))
+
+
+def _behind(values: Sequence[Tensor], sharing: Sharing) -> Iterator[Tensor]:
+    """The parameters behind the losses, as optimizers hold them."""
+    if sharing.sharded and sharing.model is not None:
+        yield from sharing.model.parameters()
+        return
+    for node in graph.nodes(values):
+        leaf = graph.leaf(node)
+        if leaf is not None:  # FSDP1 with use_orig_params: the leaf is flat, made of those in _params
+            yield from (part for part in getattr(leaf, "_params", None) or [leaf] if part is not None)

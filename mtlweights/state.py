@@ -51,6 +51,8 @@ class State:
         self.held = torch.full((2, n), float("nan"), dtype=torch.float64)
         self.rows = RowStore(strategy)
         self.pending: Proposal | None = None
+        self.told = False  #: an optimizer with a flag has answered for the proposal; another one may yet
+        self.commits = 0  #: that were made here, as far as the host knows
 
     def to(self, device: torch.device) -> None:
         """Move everything to the device the losses are on."""
@@ -100,6 +102,8 @@ class State:
         Several backwards before a commit are one step: learned parameters get the mean of their gradients,
         buffers what the last backward made of the committed state.
         """
+        if self.told:
+            self.drop()
         if self.pending is None:
             self.pending = Proposal(np.zeros(self.strategy.n_tasks, dtype=np.int64))
         now, ok = self.pending, step.ok.to(self.device)
@@ -119,14 +123,20 @@ class State:
 
     @torch.no_grad()
     def commit(self, found_inf: Tensor | None = None) -> None:
-        """Make the proposal the state, unless a value was not finite or the step was skipped."""
+        """Make the proposal the state, unless a value was not finite or the step was skipped.
+
+        With a flag it stays, for the flag of a second optimizer: it is committed by the first step taken.
+        """
         if self.pending is None:
             return
-        now, self.pending = self.pending, None
-        ok = now.ok
+        now, ok = self.pending, self.pending.ok
         assert ok is not None
-        if found_inf is not None:
+        if found_inf is None:
+            self.drop()
+        else:
             ok = ok & (found_inf.to(ok.device).reshape(()) == 0)
+            now.ok, self.told = now.ok & ~ok, True  # type: ignore[operator]
+        self.commits += 1
         self.strategy.step.add_(ok)
         if now.sums is not None:
             self.sums = torch.where(ok, self.sums + now.sums, self.sums)
@@ -141,8 +151,8 @@ class State:
             self.learned.update(now.gradients, now.seen, ok)
 
     def drop(self) -> None:
-        """Forget the proposal: its step was skipped."""
-        self.pending = None
+        """Forget the proposal: its step was skipped, or is done."""
+        self.pending, self.told = None, False
 
     @torch.no_grad()
     def learn(self, step: Step) -> None:
@@ -176,7 +186,7 @@ class State:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave; an unfinished proposal is dropped."""
-        self.pending = None
+        self.drop()
         self.strategy.load_state_dict(state["strategy"])
         self.rows.load_state_dict(state["rows"])
         for name, pair in self.learned.moments.items():

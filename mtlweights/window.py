@@ -65,8 +65,9 @@ class Window:
         if self.batches > 1:
             return self.seen + 1 >= self.batches
         raise ValueError(
-            "accumulation='window' must know the last micro-batch of a step: train with Accelerate or "
-            "DDP's no_sync(), or pass accumulation_steps=, the micro-batches per optimizer step."
+            "accumulation='window' must know the last micro-batch of a step: pass accumulation_steps=, the "
+            "micro-batches per optimizer step, or train with Accelerate, DDP's no_sync() or, in Lightning, "
+            "mtlweights.integrations.lightning.BalancerCallback, the module being the balancer's model."
         )
 
     def check_stepped(self) -> None:

@@ -124,8 +124,10 @@ def test_evaluation_is_the_plain_sum_and_touches_nothing(name):
         assert balancer(losses).item() == pytest.approx(total)
     model.eval()
     value = balancer(losses)
-    value.backward()
-    assert value.item() == pytest.approx(total)
+    with pytest.warns(UserWarning, match=r"backward\(\) with the model in evaluation mode") as caught:
+        value.backward()
+        balancer(losses_of(model, batch())).backward()
+    assert len(caught) == 1 and value.item() == pytest.approx(total)
     model.train()
     assert_same_state(balancer.state_dict(), before)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_pt_utils import find_batch_size
 
 from ..balancer import Balancer
 from .outputs import read
@@ -24,7 +25,8 @@ class MultiTaskTrainer(Trainer):
     The model's output (a dict, a ModelOutput or a tuple) holds them as ``losses``, or as the first item of
     a tuple: task -> mean loss [], or the losses in the order of the balancer's tasks; None where a batch
     lacks a task. How many items each mean is over is the output's ``counts`` (task -> number), else read
-    from the input ``<task>_labels``: integers but -100, floats but NaN. A task without any is left out.
+    from the input ``<task>_labels``: integers but -100, floats but NaN. A task without any is left out; a
+    batch without any label adds nothing to training, and nothing to the loss of an evaluation.
 
     Losses are logged as means since the last log, over all processes, as ``loss/<task>``, with the last
     step's ``weight/<task>`` and, for gradient methods, norms and cosines. The balancer's state is saved and
@@ -46,8 +48,8 @@ class MultiTaskTrainer(Trainer):
         **kwargs: The Trainer's own.
 
     Raises:
-        ValueError: ``nn.DataParallel`` or a static DDP graph would be used, a Balancer is given beside
-            ``model_init``, or ``held_out`` has no items by index.
+        ValueError: ``nn.DataParallel`` or a static DDP graph would be used, ``balancer`` is neither of the
+            two or stands beside ``model_init``, or ``held_out`` has no items by index.
     """
 
     loss_is_scaled_for_ga = False
@@ -60,6 +62,11 @@ class MultiTaskTrainer(Trainer):
         held_out: Any = None,
         **kwargs: Any,
     ) -> None:
+        if not callable(balancer) or isinstance(balancer, type):  # a Balancer is callable as well
+            raise ValueError(
+                f"balancer should be a Balancer, or a function of (model, trial) that makes one, found "
+                f"{balancer!r}: pass Balancer({balancer!r}, tasks, model)."
+            )
         self.trial: Any = None
         super().__init__(*args, **kwargs)
         if self.args.n_gpu > 1:
@@ -82,6 +89,7 @@ class MultiTaskTrainer(Trainer):
         self._scores = scores
         self._optimizer: torch.optim.Optimizer | None = None
         self._sums: dict[str, tuple[Any, Any]] = {}  # task -> sum of losses, items
+        self._unlabelled = 0  # examples of an evaluation in batches without any label
         self._held_out = held_out
         self._batches: list[tuple[nn.Module, dict[str, Any], dict[str, Any]]] = []  # since the last step
         self.add_callback(_Steps(self))
@@ -113,7 +121,10 @@ class MultiTaskTrainer(Trainer):
         outputs = model(**inputs)
         tasks = () if self.balancer is None else self.balancer.tasks
         losses, counts = read(outputs, inputs, tasks)
-        if model.training and self.balancer is not None:
+        if not losses:
+            self._unlabelled += 0 if model.training else find_batch_size(inputs) or 0  # type: ignore[no-untyped-call]
+            loss = _nothing(outputs, model)
+        elif model.training and self.balancer is not None:
             if self.balancer.wants_after_step:
                 before = self._batches if self.balancer.accumulation == "window" else []
                 self._batches = [*before, (model, inputs, counts)]
@@ -153,6 +164,20 @@ class MultiTaskTrainer(Trainer):
         logits = {k: v for k, v in outputs.items() if k not in hidden} if named else outputs[1:]
         return loss, logits, labels or None
 
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> Any:
+        """As in the Trainer; batches without any label stay out of the mean loss."""
+        self._unlabelled = 0
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        here = torch.tensor(float(self._unlabelled), device=self.args.device)
+        without, key = float(self.accelerator.reduce(here, "sum")), f"{metric_key_prefix}_loss"
+        metrics, n = cast("dict[str, float]", output.metrics), output.num_samples or 0
+        if without and key in metrics:
+            metrics[key] *= n / (n - without) if n > without else float("nan")
+        return output
+
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As in the Trainer; an evaluation in training ends the balancer's epoch, if there are ``scores``."""
         metrics: dict[str, float] = super().evaluate(eval_dataset, *args, **kwargs)
@@ -180,6 +205,8 @@ class MultiTaskTrainer(Trainer):
         """Give the balancer the losses of the batch, or of the window, again after the optimizer's step."""
         assert self.balancer is not None
         batches, self._batches = self._batches, []
+        if not batches:
+            return
         self.balancer.after_step(
             lambda: [(self._again(model, inputs), counts) for model, inputs, counts in batches]
         )
@@ -204,6 +231,15 @@ class MultiTaskTrainer(Trainer):
         self.balancer.validate(partial(self._again, inner, self._prepare_inputs(batch)))
 
 
+def _nothing(outputs: Any, model: nn.Module) -> Tensor:
+    """A zero [] on the graph of the outputs, so that DDP finds its parameters; else on the model's own."""
+    parts = outputs.values() if isinstance(outputs, Mapping) else outputs
+    found = parts if not isinstance(parts, Tensor) and hasattr(parts, "__iter__") else ()
+    tensors = [x for x in found if isinstance(x, Tensor) and x.requires_grad]
+    tensors = tensors or [p for p in model.parameters() if p.requires_grad] or list(model.parameters())
+    return torch.stack([torch.nan_to_num(x.float()).sum() * 0 for x in tensors]).sum()
+
+
 class _Steps(TrainerCallback):
     """What a balancer needs to be told of between batches.
 
@@ -212,6 +248,10 @@ class _Steps(TrainerCallback):
 
     def __init__(self, trainer: MultiTaskTrainer) -> None:
         self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer._scores is None:
+            cast(Balancer, self.trainer.balancer)._reminders.fed("end_epoch")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.trainer._scores is None and state.epoch and state.epoch == int(state.epoch):

@@ -47,7 +47,7 @@ class BalancerCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the balancer before any work is done."""
-        self._of(pl_module)
+        self._of(pl_module)._reminders.fed("end_epoch")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

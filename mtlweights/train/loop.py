@@ -46,6 +46,7 @@ class Loop:
         from accelerate.utils import GradientAccumulationPlugin
 
         self.balancer, self.problem, self.settings, self.path = balancer, problem, settings, path
+        balancer._reminders.fed("end_epoch")  # after every epoch, however long
         self.history, self.best, self.lr = History(), dict[str, Any](), 0.0
         random.seed(settings.seed)
         np.random.seed(settings.seed)

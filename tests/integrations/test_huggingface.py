@@ -438,8 +438,30 @@ class Silent(nn.Module):
         return {"loss": input_ids.float().sum()}
 
 
+@pytest.mark.parametrize("name", ["uw", "pcgrad"])
+def test_a_batch_without_any_label_adds_nothing(name, tmp_path):
+    blank = {
+        "ner_labels": torch.full_like(examples()[0]["ner_labels"], -100),
+        "cls_labels": torch.tensor(-100),
+    }
+    none = [{**e, **blank} for e in examples(16)]
+    run = trainer(tmp_path, name, data=none)
+    start = weights_of(run.model)
+    run.train()
+    assert_same_state(weights_of(run.model), start)
+    assert int(run.balancer.strategy.step) == 0
+    size = {"per_device_eval_batch_size": 16}
+    for data, want in ((examples(32), None), (none, float("nan"))):
+        run = trainer(tmp_path, name, **size)
+        found = run.evaluate([*data, *none])["eval_loss"]
+        want = run.evaluate(data)["eval_loss"] if want is None else want
+        assert found == pytest.approx(want, rel=1e-5, nan_ok=True)
+
+
 def test_refusals(tmp_path):
     model = TinyBert()
+    with pytest.raises(ValueError, match="found 'cagrad': pass Balancer"):
+        trainer(tmp_path, balancer="cagrad")
     balancer = Balancer("equal", TASKS, model)
     with pytest.raises(ValueError, match="give balancer= a function of"):
         MultiTaskTrainer(model_init=lambda: TinyBert(), args=arguments(tmp_path), balancer=balancer)

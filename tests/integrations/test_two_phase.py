@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-import mtlweights.balancer
-from mtlweights import Balancer, strategies
+from mtlweights import Balancer, reminders, strategies
 from tests.toys import assert_same_state, backward, batch, clone, gradients_of, losses_of, names, toy
 
 ALL = strategies.names()
@@ -252,6 +251,7 @@ def resume_all(source, target):
     torch.save(out, target)
 
 
+@pytest.mark.filterwarnings("ignore:AutoLambda needs balancer.validate")
 def test_resume_in_a_new_process_is_bit_exact(tmp_path):
     live, saved = {}, {}
     for name in ALL:
@@ -340,17 +340,55 @@ def test_backward_options(name):
         loss.backward()
 
 
-def test_a_strategy_that_waits_for_a_call_says_so_once(monkeypatch):
-    monkeypatch.setattr(mtlweights.balancer, "PATIENCE", 3)
-    for fed in (False, True):
-        balancer, model, optimizer = make("dwa", False)
-        if fed:
-            balancer.end_epoch()
+@pytest.mark.parametrize("fed", [False, True])
+def test_a_strategy_that_waits_for_a_call_says_so_once(fed):
+    balancer, model, optimizer = make("dwa", False)
+    if fed:
+        balancer.end_epoch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(balancer, model, optimizer, 49)
+        assert not caught
+        train(balancer, model, optimizer, 60)
+    messages = [str(w.message) for w in caught]
+    want = "DynamicWeightAverage needs balancer.end_epoch(), not called in 50 steps: until then its weights"
+    assert messages == ([] if fed else [f"{want} do not change."])
+
+
+def test_at_the_end_of_an_epoch_what_is_still_missing_is_said():
+    balancer, model, optimizer = make("auto_lambda", False)
+    train(balancer, model, optimizer, 1)
+    with pytest.warns(UserWarning, match=r"AutoLambda needs balancer.validate\(\), not called in 1 steps"):
+        balancer.end_epoch()
+    balancer, model, optimizer = make("validation", False)
+    train(balancer, model, optimizer, 1)
+    with pytest.warns(
+        UserWarning, match=r"ended without any: call balancer.end_epoch\(\{task: score\}\), or"
+    ):
+        balancer.end_epoch()
+    balancer.end_epoch()
+    scored = make("validation", False)[0]
+    scored.end_epoch({"t0": 0.5})
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "graddrop", "uw"])
+def test_one_task_per_batch_leaves_a_gradient_method_without_work(name):
+    def run(together, **options):
+        balancer, model, optimizer = make(name, False, **options)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            train(balancer, model, optimizer, 6)
-        messages = [str(w.message) for w in caught if "balancer.end_epoch()" in str(w.message)]
-        assert len(messages) == (0 if fed else 1)
+            for k in range(reminders.PATIENCE + 1):
+                optimizer.zero_grad()
+                for j in range(options.get("accumulation_steps", 1)):
+                    only = (0, 1) if together and k == 30 else ((k + j) % 2,)
+                    balancer(losses_of(model, batch(), only=only)).backward()
+                optimizer.step()
+        return [str(w.message) for w in caught]
+
+    said = run(False)
+    assert len(said) == (0 if name == "uw" else 1)
+    assert all("each step had a single task" in text and "accumulation='window'" in text for text in said)
+    assert run(True) == [] == run(False, accumulation="window", accumulation_steps=2)
 
 
 def test_after_step_reaches_only_a_strategy_that_wants_it():
