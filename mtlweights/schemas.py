@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 NUMBER = (int, float)
+LARGEST = 1e150
 
 
 class Each(NamedTuple):
@@ -25,7 +26,7 @@ class Maybe(NamedTuple):
 
 _SCORES = Each(Each(Maybe(NUMBER)))
 _PLAIN = Maybe((str, int, float, bool))
-_ROW = {"dev": _SCORES, "weight": Each(Maybe(NUMBER)), "train?": Each(Maybe(NUMBER))}
+_ROW: dict[str, Any] = {"dev": _SCORES, "weight": Each(Maybe(NUMBER)), "train?": Each(Maybe(NUMBER))}
 _ROW |= {f"{name}?": Maybe(NUMBER) for name in ("epoch", "score", "lr", "seconds")}
 
 #: a key that ends in ``?`` may be missing
@@ -72,7 +73,8 @@ CHECKPOINT: dict[str, Any] = {
 
 
 def check(value: Any, shape: Any, where: str = "it") -> None:
-    """Refuse a value that is not of the shape; ``where`` names it in the message. Numbers are finite or NaN.
+    """Refuse a value that is not of the shape; ``where`` names it in the message. Numbers are NaN or below
+    `LARGEST`.
 
     Raises:
         ValueError: what differs first, in one line.
@@ -103,8 +105,9 @@ def check(value: Any, shape: Any, where: str = "it") -> None:
 def _is(value: Any, kinds: Any) -> bool:
     if isinstance(value, bool):
         return kinds is object or bool in (kinds if isinstance(kinds, tuple) else (kinds,))
-    small = not isinstance(value, int) or abs(value) < 1 << 63  # what follows computes with it
-    return isinstance(value, kinds) and small and not (isinstance(value, float) and math.isinf(value))
+    # squares and sums of them are taken
+    small = not isinstance(value, NUMBER) or math.isnan(value) or abs(value) < LARGEST
+    return isinstance(value, kinds) and small
 
 
 def _expect(fits: bool, value: Any, kinds: Any, where: str) -> None:

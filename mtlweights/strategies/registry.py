@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pkgutil
-from importlib import import_module, metadata
+from importlib import metadata
 
 from .achievement import AchievementLoss
 from .adatask import AdaTask
@@ -43,6 +43,7 @@ from .metabalance import MetaBalance
 from .mgda import MGDA
 from .moco import MoCo
 from .modo import MoDo
+from .named import in_file, load_module, split_file
 from .nash_mtl import NashMTL
 from .pbi import PenaltyBoundaryIntersection
 from .pcd import PCD
@@ -130,14 +131,19 @@ def names() -> list[str]:
 
 
 def get(name: str) -> type[Strategy]:
-    """The strategy class of a registry name or alias, a ``package.module:Class`` or an entry point.
+    """The strategy class of a registry name or alias, an entry point, or one of the user's own: see below.
 
-    Raises ValueError if there is no such name or class, or it is no usable strategy, and
-    ImportError if its module cannot be imported.
+    ``package.module:Class`` (the working folder counts) and ``path/file.py:Class`` run that module; a file
+    with one strategy needs no class.
+
+    Raises ValueError if there is no such name or class, or it is no usable strategy, ImportError if its
+    module cannot be imported, and OSError if the file cannot be read.
     """
     name = ALIASES.get(name, name)
     if name in STRATEGIES:
         return STRATEGIES[name]
+    if file := split_file(name):
+        return _only(in_file(*file), name)
     if ":" in name:
         return _load(name, name)
     entry_points = _entry_points()
@@ -151,14 +157,16 @@ def _entry_points() -> dict[str, str]:
     return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
+def _only(classes: list[type[Strategy]], name: str) -> type[Strategy]:
+    if len(classes) > 1:
+        known = ", ".join(cls.__name__ for cls in classes)
+        raise ValueError(f"{name} holds several strategies, name one as {name}:Class: {known}.")
+    return classes[0]
+
+
 def _load(path: str, name: str) -> type[Strategy]:
     module_name, _, class_name = path.partition(":")
-    try:
-        module = import_module(module_name)
-    except (ImportError, TypeError, ValueError) as error:
-        raise ImportError(
-            f"Could not import module {module_name!r} of strategy {name!r}: {error}."
-        ) from error
+    module = load_module(module_name, name)
     try:
         found = pkgutil.resolve_name(path)
     except (AttributeError, ValueError) as error:

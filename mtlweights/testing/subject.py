@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..arguments import make_strategy
 from ..strategies import Strategy, get
+from ..strategies.named import in_file, split_file
 from ..tasks import parse_spec
 
 SIZES = (1, 2, 3, 10, 40)  #: numbers of tasks
@@ -90,52 +86,13 @@ def find(spec: str, sizes: Sequence[int] = SIZES) -> list[Subject]:
         OSError, ImportError: the file cannot be read, the module cannot be imported.
     """
     name, hyperparameters = parse_spec(spec)
-    file = re.fullmatch(r"(.+\.py)(?::(\w+))?", name)
-    classes = _in_file(Path(file[1]), file[2]) if file else [get(name)]
+    file = split_file(name)
+    classes = in_file(*file) if file else [get(name)]
     for cls in classes:
         _check_arguments(cls)
         if set(hyperparameters) - set(inspect.signature(cls).parameters):
             make_strategy(cls, 1, hyperparameters)  # raises, and says what it takes
     return [Subject(cls, hyperparameters, tuple(sorted(sizes))) for cls in classes]
-
-
-def _in_file(path: Path, name: str | None) -> list[type[Strategy]]:
-    """The usable strategies that a file defines, or the one named."""
-    module = _run(path)
-    found = {
-        key: value
-        for key, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, Strategy) and value.__module__ == module.__name__
-    }
-    usable = {key: value for key, value in found.items() if not inspect.isabstract(value)}
-    if name is None and usable:
-        return list(usable.values())
-    if name in usable:
-        return [usable[name]]
-    if name in found or (name is None and found):
-        cls = found[name or next(iter(found))]
-        missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise ValueError(f"{path}: {cls.__name__} has no method {missing}.")
-    wanted = f"class {name!r}" if name else "subclass of LossStrategy, GramStrategy or JacobianStrategy"
-    raise ValueError(f"{path} defines no {wanted}. Strategies in it: {', '.join(usable) or 'none'}.")
-
-
-def _run(path: Path) -> ModuleType:
-    """The module of a file, under a name that shadows nothing; its folder becomes importable."""
-    source = path.read_bytes()
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))
-    spec = importlib.util.spec_from_file_location(f"_tested_{path.stem}", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module
-    try:
-        exec(compile(source, str(path), "exec"), vars(module))
-    except SyntaxError as error:
-        raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
-    except Exception as error:
-        raise ValueError(f"{path} does not run: {type(error).__name__}: {error}") from error
-    return module
 
 
 def _check_arguments(cls: type[Strategy]) -> None:
