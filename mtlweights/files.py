@@ -44,7 +44,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     behind is deleted.
 
     Raises:
-        OSError: the folder is missing, cannot be written or is full.
+        OSError: the folder is missing, cannot be written or is full; it names ``path``.
     """
     path = Path(path)
     _sweep(path.parent, f".{path.name}.*.tmp")
@@ -55,6 +55,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         part.unlink(missing_ok=True)
 

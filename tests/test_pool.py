@@ -115,7 +115,7 @@ def test_threads_reach_the_worker(tmp_path):
         ("raises", "exit code 1"),
         ("leaves_at_once", "exit code 0 without a result"),
         ("leaves", "exit code 0 without a result"),
-        ("closes", "without a result"),
+        ("closes", "exit code"),
     ],
 )
 def test_a_worker_that_dies_is_recorded_and_the_rest_go_on(tmp_path, strategy, message):

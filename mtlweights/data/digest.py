@@ -19,13 +19,13 @@ _BLOCK = 1024  #: examples that are text at a time
 def digest(problem: Problem) -> str:
     """32 hexadecimal digits that follow from the tasks' labels and from every example of every split."""
     found = hashlib.sha256()
-    for task in problem.tasks:
+    for task in sorted(problem.tasks, key=lambda task: task.name):
         found.update(json.dumps([task.name, task.kind, task.labels], default=_plain).encode())
     for part, examples in problem.splits.items():
         found.update(f"{part} {len(examples)}".encode())
         rest = iter(examples)
         while block := list(islice(rest, _BLOCK)):
-            found.update(json.dumps(block, default=_plain).encode())
+            found.update(json.dumps(block, default=_plain, sort_keys=True).encode())
     return found.hexdigest()[:32]
 
 
