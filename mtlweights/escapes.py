@@ -16,7 +16,12 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """`visible`, with line feeds and tabs written out too: a name stays in its cell."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def markdown(text: str) -> str:
     """The text as Markdown that shows it as it is, on one line."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKUP.sub(r"\\\1", text)
