@@ -1,5 +1,6 @@
 """Suites and run_suite: what is refused before anything runs, what is computed, what names a run."""
 
+import itertools
 import json
 import re
 from dataclasses import fields, replace
@@ -95,6 +96,12 @@ def test_seeds_may_be_listed(tmp_path, toy):
         ("[equal, 'fixed:alpha=0.3', single]", "equal", 3, "should be a list"),
         ("{lr: 1e-3, batch_size: 8}", "[lr]", 5, "should be a mapping"),
         ("problems:\n", "problems: [\n", 3, "not valid YAML"),
+        ("seeds: 2", "seeds: 1000000000", 4, "at most 10000"),
+        ("seeds: 2", "seeds: !!int two", 4, "'two' is no int"),
+        ("seeds: 2", "seeds: !!bool two", 4, "'two' is no bool"),
+        ("seeds: 2", "seeds: !!timestamp two", 4, "'two' is no timestamp"),
+        ("seeds: 2", "seeds: !!python/name:os.system x", 4, "could not determine a constructor"),
+        ("seeds: 2", "seeds: &a [*a]", 4, "more than 20 levels"),
     ],
 )
 def test_a_typo_is_one_line_that_names_the_line(tmp_path, toy, old, new, line, message):
@@ -117,11 +124,29 @@ def test_a_typo_is_one_line_that_names_the_line(tmp_path, toy, old, new, line, m
             "'fixed:alpha=0.30' is listed twice, first as 'fixed:alpha=0.3'",
         ),
         (GOOD.replace("toy: {epochs: 3}", "{}"), "no problem is listed"),
+        ("[" * 5000, r"mine\.yaml is nested too deep"),
     ],
 )
 def test_a_suite_that_compares_nothing_is_refused(tmp_path, toy, text, message):
     with pytest.raises(ValueError, match=message):
         suite(tmp_path, text)
+
+
+def test_aliases_that_explode_are_refused_at_once(tmp_path, toy):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghi")]
+    with pytest.raises(ValueError, match=r"mine\.yaml, line 1: more than 20000 values, with its aliases"):
+        suite(tmp_path, "\n".join(lines))
+
+
+def test_an_alias_is_what_it_stands_for(tmp_path, toy):
+    found = suite(tmp_path, GOOD.replace("{epochs: 3}", "&own {epochs: 3}\n  tagging: *own"))
+    assert found.problems == {"toy": {"epochs": 3}, "tagging": {"epochs": 3}}
+
+
+def test_a_suite_larger_than_any(tmp_path, toy):
+    with pytest.raises(ValueError, match="larger than 256 KiB"):
+        suite(tmp_path, GOOD + "#" * 300_000)
 
 
 def test_a_missing_suite(tmp_path):
