@@ -102,6 +102,26 @@ def check(value: Any, shape: Any, where: str = "it") -> None:
         _expect(_is(value, shape), value, shape, where)
 
 
+def alike(value: Any, own: Any, where: str = "it") -> None:
+    """Refuse a value that is not built as ``own`` is: keys, lengths, types, shapes. None stands for any type.
+
+    Raises:
+        ValueError: what differs first, in one line.
+    """
+    if isinstance(own, dict) and isinstance(value, dict) and value.keys() == own.keys():
+        for key in own:
+            alike(value[key], own[key], f"{where}.{key}")
+    elif isinstance(own, (list, tuple)) and isinstance(value, (list, tuple)) and len(value) == len(own):
+        for index, (item, mine) in enumerate(zip(value, own, strict=True)):
+            alike(item, mine, f"{where}[{index}]")
+    elif isinstance(own, Tensor) and isinstance(value, Tensor):
+        _expect((value.shape, value.dtype) == (own.shape, own.dtype), value, Tensor, where)
+    elif value is not None and own is not None:
+        _expect(
+            type(value) is type(own) and not isinstance(own, (dict, list, tuple)), value, type(own), where
+        )
+
+
 def _is(value: Any, kinds: Any) -> bool:
     if isinstance(value, bool):
         return kinds is object or bool in (kinds if isinstance(kinds, tuple) else (kinds,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import zipfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FILE = "checkpoint.pt"
 _FORMAT = 1
+_SEAL = b"mtlweights sha256 "  #: before the digest at a checkpoint's end, which zip readers do not mind
 
 
 @contextmanager
@@ -48,17 +50,19 @@ def held(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 class _Noting:
-    """A file that keeps the error of a write: torch raises one of its own over it, of many lines."""
+    """A file that keeps the error of a write (torch raises one of its own over it) and a digest of it all."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.error: OSError | None = None
+        self.digest = hashlib.sha256()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
 
     def write(self, content: Any) -> int:
         """Write, and remember what went wrong."""
+        self.digest.update(content)
         try:
             return self.file.write(content)
         except OSError as error:
@@ -80,6 +84,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
             if noting.error is None:
                 raise
             raise noting.error from None
+        file.write(_SEAL + noting.digest.hexdigest().encode())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -90,6 +95,7 @@ def load(path: Path) -> dict[str, Any]:
         OSError, MemoryError: it cannot be read here and now, whatever it holds.
     """
     try:
+        _check_seal(path)
         with zipfile.ZipFile(path) as archive:  # torch reads on over a wrong checksum
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 raise zipfile.BadZipFile("compressed, as no checkpoint is")
@@ -109,6 +115,17 @@ def load(path: Path) -> dict[str, Any]:
         reason = visible(str(error))
         raise ValueError(f"{path} is no checkpoint of this version ({reason}): use another folder") from None
     return state  # type: ignore[no-any-return]
+
+
+def _check_seal(path: Path) -> None:
+    """Whether the file is as it was written; its format's own checksums leave out its table of contents."""
+    digest, size = hashlib.sha256(), path.stat().st_size - len(_SEAL) - 64
+    with path.open("rb") as file:
+        for start in range(0, max(size, 0), 1 << 20):
+            digest.update(file.read(min(1 << 20, size - start)))
+        seal = file.read(len(_SEAL) + 64)
+    if seal.startswith(_SEAL) and seal != _SEAL + digest.hexdigest().encode():
+        raise zipfile.BadZipFile("its checksum is another")
 
 
 def check_same(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from ..escapes import visible
 from ..tasks import mean_normalised
 from . import batches, checkpoint
 from .history import History, Mean
+from .restoring import restore
 from .scoring import evaluate, to_device
 from .settings import Settings
 
@@ -232,15 +233,6 @@ class Loop:
         """Put every part back; raises whatever a part raises that is not this run's."""
         history = History(**state["history"])
         history.check(self.settings.epochs, self.updates)
-        self.model.load_state_dict(state["model"])
-        shapes = {name: value.shape for name, value in self.model.state_dict().items()}
-        if {name: value.shape for name, value in state["best"].items()} != shapes:
-            raise ValueError("its best weights are not those of this model")
-        if state["optimizer"].keys() != self.optimizer.state_dict().keys() or not state["optimizer"]["state"]:
-            raise ValueError("the state of its optimizer is not whole")
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        restore(state, self._state(), self.model, self.optimizer, self.schedule, self.accelerator.scaler)
         self.best, self.history = state["best"], history
         checkpoint.set_rng_state(state["rng"])

@@ -1,0 +1,40 @@
+"""Put a checkpoint back, each part checked: torch takes what it is given, and trips over it in a later step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .. import schemas
+
+
+def restore(
+    state: dict[str, Any], own: dict[str, Any], model: nn.Module, optimizer: Any, schedule: Any, scaler: Any
+) -> None:
+    """Load a checkpoint's parts into a run's; ``own`` is the state of that run as it is.
+
+    Raises:
+        ValueError, and whatever a part raises on loading: it is not of this run.
+    """
+    model.load_state_dict(state["model"])
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    if {name: value.shape for name, value in state["best"].items()} != shapes:
+        raise ValueError("its best weights are not those of this model")
+    for part in ("schedule", "scaler", "rng"):
+        schemas.alike(state[part], own[part], f"its {part}")
+    _restore_optimizer(state["optimizer"], own["optimizer"], optimizer)
+    schedule.load_state_dict(state["schedule"])
+    if scaler is not None:
+        scaler.load_state_dict(state["scaler"])
+
+
+def _restore_optimizer(state: dict[str, Any], own: dict[str, Any], optimizer: Any) -> None:
+    schemas.alike(state["param_groups"], own["param_groups"], "its optimizer")
+    if state.keys() != own.keys() or not state["state"]:
+        raise ValueError("the state of its optimizer is not whole")
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        found = {name: getattr(value, "shape", None) for name, value in moments.items()}
+        if found != {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
+            raise ValueError("the state of its optimizer is not that of these weights")
