@@ -115,11 +115,12 @@ def alike(value: Any, own: Any, where: str = "it") -> None:
         for index, (item, mine) in enumerate(zip(value, own, strict=True)):
             alike(item, mine, f"{where}[{index}]")
     elif isinstance(own, Tensor) and isinstance(value, Tensor):
-        _expect((value.shape, value.dtype) == (own.shape, own.dtype), value, Tensor, where)
+        if (value.shape, value.dtype) != (own.shape, own.dtype):
+            expected = f"{list(own.shape)} {own.dtype}"
+            raise ValueError(f"{where} should be {expected}, found {list(value.shape)} {value.dtype}")
     elif value is not None and own is not None:
-        _expect(
-            type(value) is type(own) and not isinstance(own, (dict, list, tuple)), value, type(own), where
-        )
+        same = type(value) is type(own) and not isinstance(own, (dict, list, tuple))
+        _expect(same, value, type(own), where)
 
 
 def _is(value: Any, kinds: Any) -> bool:

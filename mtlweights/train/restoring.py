@@ -1,4 +1,4 @@
-"""Put a checkpoint back, each part checked: torch takes what it is given, and trips over it in a later step."""
+"""Put a checkpoint back, each part checked: torch takes what it is given, and trips over it later."""
 
 from __future__ import annotations
 
