@@ -18,7 +18,7 @@ except ImportError:  # Windows: an open file cannot be deleted there, which serv
 
 
 def prepare(folder: str | os.PathLike[str]) -> Path:
-    """Make ``folder``, clear what a killed writer left in it, and try a file, before work that could be lost.
+    """Make ``folder``, clear what a killed process left in it, and try a file, before work that could be lost.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -26,7 +26,8 @@ def prepare(folder: str | os.PathLike[str]) -> Path:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _sweep(path, ".*.tmp")
+        for kind in ("tmp", "claim"):
+            _sweep(path, f".*.{kind}")
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"x")
             file.flush()
@@ -77,7 +78,7 @@ def _begin(path: Path) -> tuple[BinaryIO, Path]:
 
 
 def _sweep(folder: Path, pattern: str) -> None:
-    """Delete the unfinished files whose writer is gone: the kernel drops a dead process's locks."""
+    """Delete the unfinished files and claims whose process is gone: the kernel drops its locks."""
     for part in folder.glob(pattern):
         with suppress(OSError), open(part, "rb") as file:
             if fcntl is not None:

@@ -167,10 +167,15 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
     runs = runs_folder(tmp_path)
     left = runs / f".{spec.id}.json.00.tmp"
     left.write_text("{")
+    (runs / ".another.claim").write_text("process 1 on another machine")
     with files.replacing(runs / "x.json") as file:
         file.write(b"[]")
         pool([spec], tmp_path)  # and a file that is being written is let be
-    assert not left.exists() and (runs / "x.json").read_bytes() == b"[]"
+    assert (
+        not left.exists()
+        and not (runs / ".another.claim").exists()
+        and (runs / "x.json").read_bytes() == b"[]"
+    )
 
 
 def test_a_result_from_before_does_not_stand_for_a_worker_that_died(tmp_path):

@@ -130,13 +130,23 @@ def _start(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> tuple[B
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Python processes that start meanwhile do not import from the working folder (Python 3.11 and later)."""
+    """Python processes that start meanwhile do not import from the working folder (Python 3.11 and later).
+
+    Nor does Ctrl-C reach them: one that is just importing would show where it was.
+    """
     before = os.environ.get(_SAFE)
     os.environ[_SAFE] = "1"
+    _interrupts("SIG_BLOCK")
     try:
         yield
     finally:
+        _interrupts("SIG_UNBLOCK")
         _restore(before)
+
+
+def _interrupts(how: str) -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(getattr(signal, how), [signal.SIGINT])
 
 
 def _restore(safe: str | None) -> None:
@@ -154,6 +164,7 @@ def _work(
     # Ctrl-C reaches the whole group, but it is the parent that ends its workers, and in order: killed
     # outright, they would leave semaphores behind
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _interrupts("SIG_UNBLOCK")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if hasattr(os, "setsid"):
         os.setsid()  # so that whatever the run starts can be ended with it
