@@ -18,7 +18,7 @@ except ImportError:  # Windows: an open file cannot be deleted there, which serv
 
 
 def prepare(folder: str | os.PathLike[str]) -> Path:
-    """Make ``folder``, clear what a killed process left in it, and try a file, before work that could be lost.
+    """Make ``folder``, clear what killed processes left in it, and try a file, before any work.
 
     Raises:
         OSError: the folder cannot be made or written.

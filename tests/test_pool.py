@@ -1,6 +1,6 @@
 """The pool: runs that die, an interrupted bench, and its workers, with runs that only pretend to train."""
 
-import multiprocessing.forkserver
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -155,11 +155,21 @@ def test_a_process_that_a_run_leaves_is_ended_with_it(tmp_path, short):
     until(lambda: not left.exists() or not alive_pid(left.read_text()), "the process that was left behind")
 
 
-def test_a_server_of_forks_that_was_killed_is_started_again(tmp_path):
-    pool(some_specs(seeds=1)[:1], tmp_path)
-    server = multiprocessing.forkserver._forkserver._forkserver_pid
-    os.kill(server, signal.SIGKILL)
-    assert len(pool(some_specs(seeds=1)[1:], tmp_path)) == 2
+@pytest.mark.parametrize(("fails", "statuses"), [(1, ["ok"] * 2), (9, ["failed"] * 2)])
+def test_a_server_of_forks_that_dies_while_a_run_starts(tmp_path, monkeypatch, fails, statuses):
+    process, starts = multiprocessing.get_context("forkserver").Process, []
+    start = process.start
+
+    def dying(self):
+        starts.append(self)
+        if len(starts) <= fails:
+            raise EOFError
+        start(self)
+
+    monkeypatch.setattr(process, "start", dying)
+    results = pool(some_specs(seeds=1), tmp_path, jobs=1)
+    assert [result["status"] for result in results] == statuses
+    assert fails == 1 or "no process could be started" in results[0]["error"]["message"]
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
@@ -167,7 +177,8 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
     runs = runs_folder(tmp_path)
     left = runs / f".{spec.id}.json.00.tmp"
     left.write_text("{")
-    (runs / ".another.claim").write_text("process 1 on another machine")
+    claim = runs / ".another.claim"
+    claim.write_text("process 1 on another machine")
     with files.replacing(runs / "x.json") as file:
         file.write(b"[]")
         pool([spec], tmp_path)  # and a file that is being written is let be

@@ -76,6 +76,25 @@ def test_a_lying_server_is_one_line_and_nothing_is_kept(source, tmp_path, monkey
     assert not (tmp_path / "cache").exists()
 
 
+def test_answers_that_are_damaged(attack, source, refusal, tmp_path):
+    """A server whose answer is cut, flipped or doubled: the right file, or one line and nothing kept."""
+    good = HEAD + b"Content-Length: 2\r\nContent-Type: text/plain\r\n\r\n" + CONTENT
+    lies = [answer for answer, _ in LIES.values()]
+    for draw in attack.draws(20):
+        answer = bytearray(draw.choice([good, good, *lies]))
+        for _ in range(draw.randint(1, 3)):
+            place = draw.randrange(len(answer) + 1)
+            answer[place : place + draw.choice([0, 1, 9])] = draw.choice(
+                [b"", b"\r\n", b"\0", answer[:place], b"9"]
+            )
+        with attack.trial(repr(bytes(answer))[:200]):
+            source(lying(bytes(answer)))
+            if refusal(download.data_file, NAME) is None:
+                assert download.data_file(NAME).read_bytes() == CONTENT
+                (tmp_path / "cache" / NAME).unlink()
+            assert not list((tmp_path / "cache").rglob("*.*"))
+
+
 @pytest.mark.parametrize("answer", [HEAD + b"\r\n" + b"x" * 999, HEAD[:-2] + b"x" * 999])
 def test_a_server_that_never_ends_is_left(source, monkeypatch, answer):
     source(lying(answer, pause=0.01))
