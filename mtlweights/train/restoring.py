@@ -23,6 +23,8 @@ def restore(
         raise ValueError("its best weights are not those of this model")
     for part in ("schedule", "scaler", "rng"):
         schemas.alike(state[part], own[part], f"its {part}")
+    if state["schedule"]["base_lrs"] != own["schedule"]["base_lrs"]:
+        raise ValueError("its schedule starts from another learning rate")
     _restore_optimizer(state["optimizer"], own["optimizer"], optimizer)
     schedule.load_state_dict(state["schedule"])
     if scaler is not None:
@@ -31,6 +33,10 @@ def restore(
 
 def _restore_optimizer(state: dict[str, Any], own: dict[str, Any], optimizer: Any) -> None:
     schemas.alike(state["param_groups"], own["param_groups"], "its optimizer")
+    for theirs, ours in zip(state["param_groups"], own["param_groups"], strict=True):
+        same = all(theirs[key] == value for key, value in ours.items() if key != "lr")
+        if not same or not 0 <= theirs["lr"] <= ours["initial_lr"]:
+            raise ValueError("its optimizer has other settings")
     if state.keys() != own.keys() or not state["state"]:
         raise ValueError("the state of its optimizer is not whole")
     optimizer.load_state_dict(state)

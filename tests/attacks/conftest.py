@@ -55,7 +55,7 @@ def refusal():
 def _refusal(call, *args):
     try:
         call(*args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:  # what the command line shows as a line
         message = str(error)
         assert message and "\n" not in message, f"more than one line: {message[:200]!r}"
         return message
