@@ -320,6 +320,13 @@ def test_refuses_a_file_of_another_kind_in_one_line(saved, change, message):
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
+def test_goes_on_without_the_gpu_of_before(saved):
+    state = checkpoint.load(saved / "checkpoint.pt")
+    state["rng"]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    torch.save(state, saved / "checkpoint.pt")
+    assert len(resume(saved).rows) == 5
+
+
 def test_refuses_an_optimizer_without_the_balancers_state(saved):
     state = checkpoint.load(saved / "checkpoint.pt")
     del state["optimizer"]["mtlweights"]

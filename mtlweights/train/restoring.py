@@ -21,8 +21,10 @@ def restore(
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     if {name: value.shape for name, value in state["best"].items()} != shapes:
         raise ValueError("its best weights are not those of this model")
-    for part in ("schedule", "scaler", "rng"):
+    for part in ("schedule", "scaler"):
         schemas.alike(state[part], own[part], f"its {part}")
+    for kind in state["rng"].keys() & own["rng"].keys():  # a GPU's is in one of them, perhaps
+        schemas.alike(state["rng"][kind], own["rng"][kind], f"its rng.{kind}")
     if state["schedule"]["base_lrs"] != own["schedule"]["base_lrs"]:
         raise ValueError("its schedule starts from another learning rate")
     _restore_optimizer(state["optimizer"], own["optimizer"], optimizer)
