@@ -1,16 +1,18 @@
 # Two commands do all the set-up on a fresh machine with Python 3.10 or newer:
 #   make bench   the comparison on problems that need no download, and its page
 #   make test    every check the project has
+#   make attack  the attacks of tests/attacks at length (an hour), and their table in docs/reliability.md
 # Another Python: make bench PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 RESULTS ?= results/embedded
+ATTACK ?= 50
 BIN := $(VENV)/bin
 CONFIG := setup.cfg pyproject.toml constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench test docs clean
+.PHONY: bench test attack docs clean
 
 bench: $(VENV)/.bench
 	@$(BIN)/mtlweights bench --out $(RESULTS)
@@ -21,6 +23,11 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 -q
+
+attack: export MTLWEIGHTS_ATTACK = $(ATTACK)
+attack: export MTLWEIGHTS_ATTACK_TABLE = docs/reliability.md
+attack: $(VENV)/.dev
+	$(BIN)/python -m pytest -q tests/attacks
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

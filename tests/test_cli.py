@@ -241,6 +241,12 @@ BAD = {
     "unknown flag": (["bench", "--job", "1"], ["--job"]),
     "no such suite": (["bench", "suite.yaml"], ["suite.yaml"]),
     "no results": (["report", "nowhere"], ["nowhere"]),
+    "an encoder that is a list": (["bench", "-p", "tagging:encoder=[1]"], ["encoder", "[1]", "bilstm"]),
+    "no such file of a strategy": (["train", SPEC, "-s", "nope.py:Mine"], ["nope.py"]),
+    "a device of bench": (["bench", "-p", SPEC, "-s", "uw", "--device", "cuda"], ["cuda", "cpu"]),
+    "a limit of nothing": (["bench", "-p", SPEC, "-s", "uw", "--limit-minutes", "0"], ["limit_minutes", "0"]),
+    "more seeds than memory": (["bench", "-p", SPEC, "-s", "uw", "--seeds", "9" * 12], ["--seeds", "10000"]),
+    "an escape sequence": (["train", "\x1b[31mtagging", "-s", "uw"], ["\\x1b[31mtagging"]),
     "seeds": (["bench", "-p", SPEC, "-s", "uw", "--seeds", "0"], ["--seeds"]),
     "too many jobs": (["bench", "-p", SPEC, "-s", "uw", "--jobs", "9999"], ["9999"]),
 }
@@ -250,7 +256,7 @@ BAD = {
 def test_bad_input_gives_one_line(argv, pieces, houses, capsys):
     assert status(argv) == 2
     line = one_line(capsys)
-    assert all(piece in line for piece in pieces), line
+    assert all(piece in line for piece in pieces) and "\x1b" not in line, line
     assert not list(houses.rglob("*.json")) and not list(houses.rglob("*.pt"))
 
 
@@ -311,18 +317,68 @@ def test_the_program_is_installed():
     assert done.stdout.startswith("mtlweights 0.")
 
 
-def test_a_strategy_of_the_users_own_in_the_working_folder(houses):
-    Path("mine.py").write_text(
-        "from mtlweights.strategies import LossStrategy\n"
-        "class Largest(LossStrategy):\n"
-        "    def combine(self, losses, present=None):\n"
-        "        return losses.max()\n",
-        encoding="utf-8",
-    )
-    command = [PROGRAM, "train", SPEC, "-s", "mine:Largest", *QUICK, "--epochs", "1", "--out", "out"]
-    done = subprocess.run(command, capture_output=True, text=True)
+MINE = """
+import beside
+from mtlweights.strategies import LossStrategy
+class Largest(LossStrategy):
+    def combine(self, losses, present=None):
+        return losses.max()
+"""
+
+
+@pytest.fixture
+def own(houses):
+    """The working folder with a strategy, a file that it needs, and modules that nobody named."""
+    Path("mine.py").write_text(MINE, encoding="utf-8")
+    Path("beside.py").write_text("", encoding="utf-8")
+    for name in PLANTED:
+        Path(f"{name}.py").write_text(f"open('ran-{name}', 'w').close()", encoding="utf-8")
+    return houses
+
+
+#: modules that packages we use look for and can do without, and one that everybody has
+PLANTED = ("uarray", "sksparse", "triton", "torch_xla", "gmpy2", "colorama", "yaml", "random")
+
+
+def program(*argv):
+    done = subprocess.run([PROGRAM, *argv], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert read_results("out")[0]["strategy"] == "mine:Largest"
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["mine:Largest", "mine.py:Largest", "mine.py"])
+def test_a_strategy_of_the_users_own_in_the_working_folder(own, name):
+    program("train", SPEC, "-s", name, *QUICK, "--epochs", "1", "--out", "out")
+    (result,) = read_results("out")
+    assert result["strategy"] == name and len(result["code"]) == 32
+    assert not list(own.glob("ran-*"))
+
+
+def test_nothing_in_the_working_folder_runs_that_is_not_named(own):
+    bench = ["bench", "-p", SPEC, "-s", "mine.py:Largest", "--seeds", "1", "--jobs", "1", "--out", "out"]
+    assert "mine.py:Largest" in program(*bench, *QUICK, "--epochs", "1")
+    Path("mine.py").write_text("open('ran-mine', 'w')", encoding="utf-8")  # a report needs no strategy
+    program("report", "out")
+    program("list")
+    assert not list(own.glob("ran-*"))
+
+
+def test_data_that_changed_are_computed_again_and_no_run_goes_on_with_them(houses, capsys, monkeypatch):
+    bench = ["bench", "-p", SPEC, "--seeds", "1", "--jobs", "1", *QUICK, "--epochs", "1", "--out", "out"]
+    train = ["train", SPEC, "-s", "uw", *QUICK, "--epochs", "4", "--out", "run"]
+    assert main([*bench, "-s", "equal"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.checkpoint, "save", _interrupt_second(fitting.checkpoint.save))
+        assert main(train) == 130
+    with open("houses.csv", "a", encoding="utf-8") as table:
+        table.write("100.0,50.0,flat,250.0\n")
+    capsys.readouterr()
+    assert main([*bench, "-s", "uw"]) == 0
+    said = capsys.readouterr().err
+    assert "3 runs: 0 in out already, 3 to do" in said and said.count("is of other data") == 2
+    assert len({result["data"] for result in read_results("out") if result["strategy"] != "equal"}) == 1
+    assert main(train) == 2
+    assert "of another run (data: " in one_line(capsys)
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -1,5 +1,6 @@
 """Encoders, heads and the multi-task model."""
 
+import json
 import pickle
 
 import pytest
@@ -18,6 +19,7 @@ from mtlweights.models import (
     make_head,
     pretrained,
 )
+from mtlweights.models.transformer import load_model
 from mtlweights.tasks import Task
 
 SENTENCES = [
@@ -216,6 +218,39 @@ def test_transformer_reads_a_folder(tokenizer, config, tmp_path):
     again = Transformer(str(tmp_path / "model"))
     inputs = SubwordInputs(tokenizer)(SENTENCES)
     assert torch.equal(first.eval()(inputs).pooled, again.eval()(inputs).pooled)
+
+
+def damage(folder, what):
+    config = json.loads((folder / "config.json").read_text())
+    weights = folder / "model.safetensors"
+    if what == "fewer weights than layers":
+        (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    elif what == "another width":
+        (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 64}))
+    elif what == "code of its own":
+        (folder / "own.py").write_text("raise SystemExit('it ran')")
+        own = {
+            **config,
+            "model_type": "own",
+            "auto_map": {"AutoModel": "own.Own", "AutoConfig": "own.Config"},
+        }
+        (folder / "config.json").write_text(json.dumps(own))
+    else:
+        content = {"no config": (folder / "config.json", "{"), "cut": (weights, "x" * 20)}[what]
+        content[0].write_text(content[1])
+
+
+@pytest.mark.parametrize(
+    "what", ["fewer weights than layers", "another width", "code of its own", "no config", "cut"]
+)
+def test_a_folder_that_cannot_be_loaded_is_one_line(config, tmp_path, what):
+    load_model(config).save_pretrained(tmp_path)
+    damage(tmp_path, what)
+    with pytest.raises(
+        ValueError, match=r"Model folder .* (has no weights for|holds no model that)"
+    ) as error:
+        load_model(str(tmp_path))
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
 def test_pair_is_siamese(text):

@@ -1,14 +1,19 @@
 """The pool: runs that die, an interrupted bench, and its workers, with runs that only pretend to train."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mtlweights import files
+from mtlweights.bench import worker
 from mtlweights.bench.pool import run_pool
 from mtlweights.bench.results import read_result, read_results, runs_folder, write_result
 from mtlweights.bench.runspec import RunSpec
@@ -18,6 +23,35 @@ from mtlweights.train import Settings
 TASKS = {
     "ner": {"kind": "tokens", "metrics": ["span_f1"], "higher_is_better": {"span_f1": True}},
     "age": {"kind": "regression", "metrics": ["rmse"], "higher_is_better": {"rmse": False}},
+}
+
+
+def stays(spec):
+    """A thread that outlives the run."""
+    threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+def forks(spec):
+    """A process that goes on as if it were the run, and one that only sleeps."""
+    if os.fork() and os.fork() == 0:
+        Path(spec.problem).write_text(str(os.getpid()))
+        time.sleep(600)
+
+
+def deaf(spec):
+    """Neither ends nor listens to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(600)
+
+
+HOSTILE = {
+    "leaves_at_once": lambda spec: os._exit(0),
+    "leaves": lambda spec: sys.exit(),
+    "stays": stays,
+    "forks": forks,
+    "hangs": lambda spec: time.sleep(600),
+    "deaf": deaf,
+    "closes": lambda spec: os.closerange(3, 256),
 }
 
 
@@ -41,6 +75,8 @@ def pretend(spec):
         os.kill(os.getpid(), signal.SIGKILL)
     if spec.strategy == "exits":
         os._exit(3)
+    if spec.strategy in HOSTILE:
+        HOSTILE[spec.strategy](spec)
     if spec.strategy == "raises":
         raise RuntimeError("not caught by the runner")
     value = 0.5 + len(spec.strategy) / 100 + spec.seed / 50
@@ -53,9 +89,9 @@ def pretend(spec):
     )
 
 
-def pool(specs, folder, jobs=2, threads=1):
+def pool(specs, folder, jobs=2, threads=1, limit=600.0):
     runs_folder(folder)
-    run_pool(specs, pretend, folder, jobs=jobs, threads=threads, progress=False)
+    run_pool(specs, pretend, folder, jobs=jobs, threads=threads, progress=False, limit=limit)
     return read_results(folder)
 
 
@@ -73,7 +109,14 @@ def test_threads_reach_the_worker(tmp_path):
 
 @pytest.mark.parametrize(
     ("strategy", "message"),
-    [("killed", "SIGKILL, exit code -9"), ("exits", "exit code 3"), ("raises", "exit code 1")],
+    [
+        ("killed", "SIGKILL, exit code -9"),
+        ("exits", "exit code 3"),
+        ("raises", "exit code 1"),
+        ("leaves_at_once", "exit code 0 without a result"),
+        ("leaves", "exit code 0 without a result"),
+        ("closes", "exit code"),
+    ],
 )
 def test_a_worker_that_dies_is_recorded_and_the_rest_go_on(tmp_path, strategy, message):
     specs = some_specs(strategy, "pcgrad", seeds=1)
@@ -83,6 +126,67 @@ def test_a_worker_that_dies_is_recorded_and_the_rest_go_on(tmp_path, strategy, m
     assert message in dead["error"]["message"]
     assert dead["settings"] == results["pcgrad", None]["settings"]
     assert len(results) == 3 and all(result["status"] == "ok" for result in results.values())
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Patience of a moment."""
+    monkeypatch.setattr(worker, "GRACE", 0.3)
+
+
+@pytest.mark.parametrize("strategy", ["hangs", "deaf"])
+def test_a_run_without_end_is_ended_at_its_limit(tmp_path, short, strategy):
+    dead, *others = reversed(pool(some_specs("pcgrad", strategy, seeds=1), tmp_path, jobs=1, limit=2.0))
+    (dead,) = [result for result in [dead, *others] if result["strategy"] == strategy]
+    assert (dead["status"], dead["error"]["type"]) == ("failed", "TimeLimit")
+    assert "within 0.0333333 minutes" in dead["error"]["message"]
+    assert len(others) == 3 and sum(result["status"] == "ok" for result in read_results(tmp_path)) == 3
+
+
+def test_a_thread_that_stays_does_not_hold_up_the_bench(tmp_path, short):
+    assert [r["status"] for r in pool(some_specs("stays", "pcgrad", seeds=1), tmp_path, jobs=1)] == ["ok"] * 4
+
+
+def test_a_process_that_a_run_leaves_is_ended_with_it(tmp_path, short):
+    spec = replace(some_specs("forks", seeds=1)[-1], problem=str(tmp_path / "left"))
+    (result,) = pool([spec], tmp_path)
+    assert result["status"] == "ok"  # the run's own: the fork's result is never written
+    left = tmp_path / "left"
+    until(lambda: not left.exists() or not alive_pid(left.read_text()), "the process that was left behind")
+
+
+@pytest.mark.parametrize(("fails", "statuses"), [(1, ["ok"] * 2), (9, ["failed"] * 2)])
+def test_a_server_of_forks_that_dies_while_a_run_starts(tmp_path, monkeypatch, fails, statuses):
+    process, starts = multiprocessing.get_context("forkserver").Process, []
+    start = process.start
+
+    def dying(self):
+        starts.append(self)
+        if len(starts) <= fails:
+            raise EOFError
+        start(self)
+
+    monkeypatch.setattr(process, "start", dying)
+    results = pool(some_specs(seeds=1), tmp_path, jobs=1)
+    assert [result["status"] for result in results] == statuses
+    assert fails == 1 or "no process could be started" in results[0]["error"]["message"]
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path):
+    spec = some_specs(seeds=1)[0]
+    runs = runs_folder(tmp_path)
+    left = runs / f".{spec.id}.json.00.tmp"
+    left.write_text("{")
+    claim = runs / ".another.claim"
+    claim.write_text("process 1 on another machine")
+    with files.replacing(runs / "x.json") as file:
+        file.write(b"[]")
+        pool([spec], tmp_path)  # and a file that is being written is let be
+    assert (
+        not left.exists()
+        and not (runs / ".another.claim").exists()
+        and (runs / "x.json").read_bytes() == b"[]"
+    )
 
 
 def test_a_result_from_before_does_not_stand_for_a_worker_that_died(tmp_path):
@@ -126,16 +230,17 @@ def until(condition, what, seconds=60):
         time.sleep(0.02)
 
 
+def alive_pid(pid):
+    """Whether it still runs; a zombie has ended and only waits to be noticed."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def alive(pids):
-    """Workers that still run; a zombie has ended and only waits to be noticed."""
-    found = []
-    for file in pids.iterdir():
-        try:
-            state = Path("/proc", file.name, "stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found += [file.name] * (state != "Z")
-    return found
+    """Workers that still run."""
+    return [file.name for file in pids.iterdir() if alive_pid(file.name)]
 
 
 def finished(folder):
@@ -163,6 +268,22 @@ def test_sigkill_loses_only_the_runs_in_flight(tmp_path, after):
     whole = pool(some_specs("equal", "pcgrad"), tmp_path / "whole")
     assert len(whole) == 12
     assert text_tables(read_results(folder)) == text_tables(whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_two_benches_share_the_runs_and_a_dead_one_loses_its_claims(tmp_path):
+    folder, pids = tmp_path / "out", tmp_path / "pids"
+    runs_folder(folder)
+    first = start_bench(folder, pids, 2)  # hangs with two results and two runs in flight
+    until(lambda: len(finished(folder)) >= 2 and len(alive(pids)) == 2, "two runs in flight")
+    second = start_bench(folder, pids, 99)
+    until(lambda: len(finished(folder)) == 10, "the second to do all but what the first is at")
+    assert second.poll() is None
+    first.kill()
+    first.communicate()
+    assert second.wait(60) == 0 and second.stderr.close() is None
+    assert len(finished(folder)) == 12 and len(list(pids.iterdir())) == 14  # the two in flight, once more
+    assert all(path.suffix == ".json" for path in (folder / "runs").iterdir())
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")

@@ -1,6 +1,7 @@
 """Tables against numbers worked out by hand, and a page that stands alone."""
 
 import math
+import os
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -321,6 +322,77 @@ def test_the_same_results_give_the_same_page(page, tmp_path):
 def test_a_page_where_everything_failed(tmp_path):
     text = write_page([made("uw", 0, status="failed")], tmp_path / "page.html").read_text()
     assert "1 failed" in text and "<svg" not in text
+
+
+NASTY = [
+    "$\\frac{$",
+    "cost ($) and fee ($)",
+    "_hidden",
+    "a|b`c",
+    "<script>x",
+    "\x1b[31mred\x07",
+    "two\nlines",
+    "\udc80",
+]
+
+
+def nasty():
+    """`results` with strange names in the place of "ner"."""
+    found = results()
+    for result in found:
+        rows = [row[key] for row in result["history"] for key in ("dev", "weight")]
+        for part in (result["tasks"], result["test"], *rows):
+            if "ner" in part:
+                part |= dict.fromkeys(NASTY, part.pop("ner"))
+    return found
+
+
+def test_names_of_strangers_are_shown_as_they_are(tmp_path):
+    text = write_page(nasty(), tmp_path / "page.html").read_text(encoding="utf-8")
+    for shown in (
+        "$\\frac{$",
+        "cost ($) and fee ($)",
+        "_hidden",
+        "\\x1b[31mred\\x07",
+        "two\\nlines",
+        "\\udc80",
+    ):
+        assert len(re.findall(rf"<text[^>]*>[^<]*{re.escape(shown)}</text>", text)) >= 1, (
+            shown
+        )  # in a figure's legend
+    assert "\x1b" not in text and not Page(text).tags["script"]
+
+
+def test_nothing_a_terminal_obeys_reaches_it():
+    text = text_tables(nasty())
+    assert "\\x1b[31mred\\x07" in text and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+    text.encode()
+    assert "two\\nlines" in text.splitlines()[5]
+
+
+def test_markdown_of_strange_names_is_a_table_of_text():
+    lines = [line for line in markdown_tables(nasty()).splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines[:4]}) == 1
+    assert "&lt;script&gt;x" in lines[0] and "a\\|b\\`c" in lines[0] and "<" not in lines[0]
+
+
+def test_other_data_are_kept_apart():
+    old, new = results(), [{**result, "data": "b" * 32} for result in results()]
+    one = [{**result, "data": "a" * 32} for result in old[:3]] + old[3:]  # some from before data were kept
+    assert len(compare(one)) == 1 and "data" not in compare(one)[0].settings
+    renamed = [{**result, "id": result["id"] + "x"} for result in new]
+    assert {c.settings.get("data") for c in compare(one + renamed)} == {"aaaaaaaa", "bbbbbbbb", "unknown"}
+    assert "toy (data=bbbbbbbb)" in text_tables(one + renamed)
+
+
+def test_a_full_disk_leaves_no_half_page(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write the page to .*: No space left"):
+        write_page(results(), tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_page_that_cannot_be_written(tmp_path):

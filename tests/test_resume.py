@@ -1,10 +1,12 @@
 """A run that is interrupted, at whatever moment, ends as if it never was."""
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 from test_train import CPU, pair, toy, vector
 
-from mtlweights import Balancer
+from mtlweights import Balancer, files
 from mtlweights.train import checkpoint, evaluate, fit
 
 # dropout, windows of unequal length, a moving learning rate: each would show in the weights
@@ -219,6 +221,8 @@ def test_survives_sigkill(survivors, moment, epochs):
 
 # what is refused
 
+ROW = {"epoch": 1, "dev": {}, "weight": {}, "score": 0.0, "seconds": 0.0}
+
 
 @pytest.fixture
 def saved(tmp_path):
@@ -280,10 +284,96 @@ def test_says_which_file_is_damaged(saved, damage):
     assert len(resume(saved).rows) == 5
 
 
-def test_refuses_a_file_of_another_kind(saved):
-    torch.save({"format": 99}, saved / "checkpoint.pt")
-    with pytest.raises(ValueError, match="is no checkpoint of this version"):
+ODD = {
+    "another format": ({"format": 99}, "is no checkpoint of this version .*its format is 99"),
+    "true is no format": ({"format": True}, r"file\.format should be int, found True"),
+    "no rows": ({"history.rows": []}, "its rows are not those of 1 to 5 epochs"),
+    "too many rows": ({"history.rows": [ROW] * 9}, "its rows are not those of 1 to 5 epochs"),
+    "a row that is text": ({"history.rows": ["x"]}, r"history\.rows\[0\] should be dict, found 'x'"),
+    "other steps": ({"history.steps": 7}, "its best epoch or its number of steps"),
+    "a best epoch to come": ({"history.best_epoch": 4}, "its best epoch or its number of steps"),
+    "an unknown part of the history": ({"history.more": 1}, "unexpected keyword argument 'more'"),
+    "no generators": ({"rng": None}, r"file\.rng should be dict, found None"),
+    "a generator that is short": (
+        {"rng.torch": torch.zeros(3, dtype=torch.uint8)},
+        r"rng\.torch should be \[",
+    ),
+    "a generator that is text": ({"rng.python": "x"}, "is of another model"),
+    "best weights of nothing": ({"best": {}}, "its best weights are not those of this model"),
+    "an optimizer without state": ({"optimizer.state": {}}, "the state of its optimizer is not whole"),
+    "no balancer": ({"optimizer.mtlweights": None}, "is of another model"),
+    "a run that is a list": ({"run": [1]}, r"file\.run should be dict"),
+    "a schedule of another kind": ({"schedule": {"x": 1}}, "is of another model|KeyError"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), ODD.values(), ids=ODD)
+def test_refuses_a_file_of_another_kind_in_one_line(saved, change, message):
+    path = saved / "checkpoint.pt"
+    state = checkpoint.load(path)
+    for name, value in change.items():
+        owner, dot, last = name.rpartition(".")
+        (state[owner] if dot else state)[last] = value
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=message) as error:
         resume(saved)
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_goes_on_without_the_gpu_of_before(saved):
+    state = checkpoint.load(saved / "checkpoint.pt")
+    state["rng"]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    torch.save(state, saved / "checkpoint.pt")
+    assert len(resume(saved).rows) == 5
+
+
+def test_refuses_an_optimizer_without_the_balancers_state(saved):
+    state = checkpoint.load(saved / "checkpoint.pt")
+    del state["optimizer"]["mtlweights"]
+    torch.save(state, saved / "checkpoint.pt")
+    with pytest.raises(ValueError, match="the state of its optimizer is not whole"):
+        resume(saved)
+
+
+def test_refuses_other_data(saved):
+    problem = toy()
+    problem.splits["train"][7]["targets"]["size"] += 1
+    with pytest.raises(
+        ValueError, match=r"of another run \(data: '\w+' there, '\w+' here\): use its data or"
+    ):
+        resume(saved, problem=problem)
+
+
+@pytest.mark.parametrize(
+    "reason", [PermissionError(13, "Permission denied"), OSError(5, "I/O error"), MemoryError()]
+)
+def test_a_file_that_cannot_be_read_is_not_called_damaged(saved, monkeypatch, reason):
+    def read(*args, **kwargs):
+        raise reason
+
+    monkeypatch.setattr(torch, "load", read)
+    with pytest.raises(type(reason)) as error:
+        resume(saved)
+    assert error.value is reason
+
+
+def test_a_compressed_archive_is_not_unpacked(saved):
+    path = saved / "checkpoint.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("checkpoint/data.pkl", b"0" * 10_000_000)
+    with pytest.raises(ValueError, match=r"is damaged \(compressed, as no checkpoint is"):
+        resume(saved)
+
+
+def test_a_second_process_is_refused_by_the_name_of_the_first(tmp_path):
+    with checkpoint.held(tmp_path) as path:
+        with pytest.raises(
+            ValueError, match=rf"is in use: process {os.getpid()} on .* trains in it; wait"
+        ) as error:
+            resume(tmp_path)
+        assert str(tmp_path) in str(error.value) and not path.exists()
+    resume(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_runs_no_code_from_a_file(saved, tmp_path):
@@ -307,6 +397,23 @@ def test_a_full_disk_leaves_the_last_checkpoint(saved, monkeypatch):
         resume(saved)
     assert [p.name for p in saved.iterdir()] == ["checkpoint.pt"]
     assert (saved / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("torchs", [torch.save, None])
+def test_a_disk_that_is_full_while_torch_writes_is_one_line(tmp_path, monkeypatch, torchs):
+    """Depending on where the disk is full, torch passes the file's error on or raises one of its own."""
+
+    def save(state, file):
+        with contextlib.suppress(OSError):
+            file.write(b"x")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nmore lines")
+
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 (replacing closes it)
+    monkeypatch.setattr(files, "_begin", lambda path: (full, tmp_path / "part"))
+    monkeypatch.setattr(torch, "save", torchs or save)
+    with pytest.raises(OSError) as error:
+        checkpoint.save(tmp_path / "checkpoint.pt", {"x": torch.ones(3)})
+    assert (error.value.errno, error.value.filename) == (28, str(tmp_path / "checkpoint.pt"))
 
 
 def test_generators_come_back():

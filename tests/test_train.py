@@ -451,7 +451,7 @@ def test_refuses_what_does_not_fit(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     refused(
         OSError,
-        r"cannot write to the folder .*file/run \(Not a directory\)",
+        r"cannot write to .*file/run: Not a directory; choose another folder",
         folder=tmp_path / "file" / "run",
     )
     monkeypatch.setitem(sys.modules, "accelerate", None)

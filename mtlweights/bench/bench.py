@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import data
-from .pool import Runner, run_pool
-from .results import read_result, runs_folder
-from .run import make_balancer, run
+from .. import data, strategies
+from ..escapes import visible
+from ..making import OWN
+from ..tasks import Task, parse_spec
+from ..train.settings import resolve_device
+from .pool import LIMIT, run_pool
+from .results import RUNS, read_result, runs_folder
+from .run import code_of, make_balancer, run
 from .runspec import RunSpec
+from .sharing import standing
 from .suite import Suite, check_settings
+from .worker import Runner
 
 
 def run_suite(
@@ -25,34 +33,41 @@ def run_suite(
     progress: bool = True,
     overrides: Mapping[str, Any] | None = None,
     runner: Runner = run,
+    limit_minutes: float = LIMIT / 60,
 ) -> list[dict[str, Any]]:
     """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
-    A run that is there is not computed again; one that failed is tried again. Stopped at any moment and
-    called again, it loses the runs in flight and no other.
+    A run that is there is not computed again; one that failed is tried again, and so is one that cannot be
+    read, or is of other data or code: that is said. Stopped at any moment and called again, it loses the runs
+    in flight and no other. Several calls on one folder, also from several machines, share the runs.
 
     Args:
         jobs: processes at a time, by default one per ``threads`` cores.
         threads: torch threads of each process.
         overrides: settings over the suite's, for every problem.
         runner: what a worker calls with its :class:`RunSpec`; importable by name.
+        limit_minutes: a run that takes longer is ended, and failed; by default a day.
 
     Raises:
         OSError: the folder cannot be written.
         ValueError: an option of a problem or a strategy, or a setting, is refused; or more jobs than cores.
     """
     jobs = _jobs(jobs, threads)
+    if not limit_minutes > 0:
+        raise ValueError(f"limit_minutes should be above 0, found {limit_minutes!r}.")
     check_settings(overrides or {})
-    path = runs_folder(folder)
+    path = runs_folder(folder).parent
     notes: list[str] = []
     specs = prepare(suite, overrides or {}, notes)
-    before = {spec.id: _before(path, spec) for spec in specs}
-    missing = [spec for spec in specs if before[spec.id] != "ok"]
+    before = {spec.id: standing(spec, path) for spec in specs}
+    missing = [spec for spec in specs if before[spec.id][0] != "ok"]
     if progress:
-        print(*notes, _plan(folder, list(before.values())), sep="\n", file=sys.stderr)
+        lines = [*notes, _plan(folder, list(before.values()))]
+        print(*map(visible, lines), sep="\n", file=sys.stderr)
     if missing:
-        run_pool(missing, runner, Path(folder), jobs=jobs, threads=threads, progress=progress)
-    return [read_result(path / f"{spec.id}.json") for spec in specs]
+        limit = 60 * limit_minutes
+        run_pool(missing, runner, path, jobs=jobs, threads=threads, progress=progress, limit=limit)
+    return [read_result(path / RUNS / f"{spec.id}.json") for spec in specs]
 
 
 def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> list[RunSpec]:
@@ -62,26 +77,49 @@ def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> lis
     what users' files were taken for is added to ``notes``.
 
     Raises:
-        ValueError: an option of a problem or of a strategy is refused.
+        ValueError: an option of a problem or of a strategy is refused, or there is no such device.
     """
-    specs = []
+    specs: list[RunSpec] = []
+    codes = {strategy: code_of(strategy) for strategy in ("equal", *suite.strategies)}
     for name in suite.problems:
         problem = data.load(name)
         notes += [f"{name}: {note}" for note in problem.notes]
-        specs += suite.runs(name, problem, overrides)
+        found = suite.runs(name, problem, overrides)
+        resolve_device(found[0].settings.device, found[0].settings.precision)
         for strategy in suite.strategies:
             try:
-                make_balancer(strategy, problem.tasks, None, suite.seeds[0])
+                _try(strategy, problem.tasks, suite.seeds[0])
             except ValueError as error:
                 raise ValueError(f"{strategy!r} on {name!r}: {error}") from error
+        content = data.digest(problem)
+        specs += [replace(spec, data=content, code=codes[spec.strategy]) for spec in found]
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     return sorted(specs, key=lambda spec: order[spec.seed])
 
 
-def _plan(folder: str | Path, before: list[str]) -> str:
-    done, failed = before.count("ok"), before.count("failed")
+def _try(strategy: str, tasks: tuple[Task, ...], seed: int) -> None:
+    """Build a strategy of ours, so that a wrong value is refused now; of a user's own only look at the names.
+
+    What code of the user's own does when it is run must not end the bench.
+    """
+    name, options = parse_spec(strategy)
+    cls = strategies.get(name)
+    if cls.__module__.startswith("mtlweights."):
+        make_balancer(strategy, tasks, None, seed)
+        return
+    takes = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if strange := options.keys() - {*takes, *OWN}:
+        known = ", ".join(takes) or "none"
+        raise ValueError(f"{cls.__name__} has no hyperparameter {min(strange)!r}. It takes: {known}.")
+
+
+def _plan(folder: str | Path, before: list[tuple[str, str]]) -> str:
+    """What there is to do, and a line for every result that is not kept."""
+    kinds = [kind for kind, _ in before]
+    done, failed = kinds.count("ok"), kinds.count("failed")
     again = f", {failed} of them again because they failed" if failed else ""
-    return f"{len(before)} runs: {done} in {folder} already, {len(before) - done} to do{again}"
+    first = f"{len(before)} runs: {done} in {folder} already, {len(before) - done} to do{again}"
+    return "\n".join([first, *(f"again: {why}" for _, why in before if why)])
 
 
 def _jobs(jobs: int | None, threads: int) -> int:
@@ -93,11 +131,3 @@ def _jobs(jobs: int | None, threads: int) -> int:
             f"{jobs or 1} jobs x {threads} threads are more than the {cores} cores here; lower one of them."
         )
     return jobs or cores // threads
-
-
-def _before(path: Path, spec: RunSpec) -> str:
-    """Status of a run before this call; a file that cannot be read counts as missing and is written anew."""
-    try:
-        return str(read_result(path / f"{spec.id}.json")["status"])
-    except ValueError:
-        return "missing"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from .. import files, schemas
+from ..escapes import visible
+
+SCHEMA = 2  #: 1 had no checksum, and is read as well
 RUNS = "runs"
-_WHAT = {"schema", "id", "problem", "strategy", "only", "seed", "settings", "environment"}
-_KEYS = _WHAT | {"status", "error", "tasks", "test", "dev", "history", "best_epoch", "steps", "seconds"}
+LARGEST = 64 << 20  #: bytes of a result; 50,000 epochs of two tasks have a quarter of it
 
 
 def runs_folder(folder: str | Path) -> Path:
@@ -22,28 +23,22 @@ def runs_folder(folder: str | Path) -> Path:
     Raises:
         OSError: the folder cannot be made or written.
     """
-    path = Path(folder) / RUNS
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot write results to {folder}: {reason}; choose another folder.") from None
-    return path
+    return files.prepare(Path(folder, RUNS))
 
 
 def write_result(result: dict[str, Any], folder: str | Path) -> Path:
-    """Write one result; a reader sees the whole file or none. Non-finite numbers become null."""
+    """Write one result and its checksum; a reader sees the whole file or none.
+
+    Non-finite numbers become null.
+
+    Raises:
+        OSError: the folder cannot be written, or is full.
+    """
     path = Path(folder) / RUNS / f"{result['id']}.json"
-    text = json.dumps(_finite(result), indent=1, allow_nan=False)
-    # named after the process: a second bench over the same folder does not write into the same file
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = _finite(result)
+    text = json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False)
+    with files.replacing(path) as file:
+        file.write(text.encode() + b"\n")
     return path
 
 
@@ -51,17 +46,24 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """One result file.
 
     Raises:
-        ValueError: the file is not JSON, is not a result, or is of another schema.
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, is no result or another run's, is of another schema, or was changed.
     """
+    path = Path(path)
+    result = _json(path)
+    if not isinstance(result, dict) or result.get("schema") not in (1, SCHEMA):
+        found = repr(result.get("schema"))[:40] if isinstance(result, dict) else type(result).__name__
+        raise ValueError(
+            f"{_name(path)} is of schema {found}; this version reads result files of schema 1 and {SCHEMA}."
+        )
     try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(result, dict) or not result.keys() >= _KEYS:
-        lacks = ", ".join(sorted(_KEYS - result.keys())) if isinstance(result, dict) else "everything"
-        raise ValueError(f"{path} is no result of a run: it lacks {lacks}.")
-    if result["schema"] != SCHEMA:
-        raise ValueError(f"{path} is of schema {result['schema']!r}; this version reads schema {SCHEMA}.")
+        schemas.check(result, schemas.RESULT, "the result")
+        _consistent(result, path.stem)
+    except ValueError as error:
+        raise ValueError(f"{_name(path)} is no result of a run: {error}.") from None
+    found = result.pop("checksum", None)
+    if found != _checksum(result) and not (found is None and result["schema"] == 1):
+        raise ValueError(f"{_name(path)} was changed after it was written: its checksum is another.")
     return result
 
 
@@ -77,13 +79,50 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
     for path in sorted(Path(folder, RUNS).glob("[!.]*.json")):
         try:
             results.append(read_result(path))
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
     if not results:
         raise FileNotFoundError(
             f"there is no readable result in {Path(folder, RUNS)}; give the folder `mtlweights bench` wrote."
         )
     return results
+
+
+def _json(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+        found = json.loads(content.decode("utf-8"))
+        json.dumps(found)  # refuses what is nested too deep for the checksum
+        return found
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{_name(path)} cannot be read as JSON: {reason}") from None
+
+
+def _consistent(result: dict[str, Any], name: str) -> None:
+    """What a report relies on beyond the types."""
+    if result["id"] != name:
+        raise ValueError(f"it is that of run {visible(result['id'])[:100]}, by its id")
+    if result["status"] not in ("ok", "failed") or (result["status"] == "failed") != bool(result["error"]):
+        raise ValueError("its status should be 'ok', or 'failed' with an error")
+    for task in result["tasks"].values():
+        if not task["metrics"] or not set(task["metrics"]) <= task["higher_is_better"].keys():
+            raise ValueError("a task of it has no metric, or one without a direction")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Of what the file says, not of its layout: an editor may indent it anew."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _name(path: Path) -> str:
+    return visible(str(path))
 
 
 def _finite(value: Any) -> Any:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import __version__, data, train
+from .. import __version__, data, strategies, train
 from ..balancer import Balancer
+from ..strategies.loading import code_digest
 from ..tasks import Task, parse_spec
 from ..tasks.task import LOWER_IS_BETTER
 from .runspec import RunSpec
@@ -24,10 +25,25 @@ def run(spec: RunSpec) -> dict[str, Any]:
     """Train and score one run; a run that raises gives a result of status ``"failed"`` with its error."""
     start = time.perf_counter()
     try:
-        fields = execute(spec, data.load(spec.problem), progress=False)
+        problem = data.load(spec.problem)
+        _check_same(spec, problem)
+        fields = execute(spec, problem, progress=False)
     except Exception as error:
         fields = {"status": "failed", "error": describe(error)}
     return spec.result(**fields, seconds=time.perf_counter() - start, environment=environment())
+
+
+def _check_same(spec: RunSpec, problem: data.Problem) -> None:
+    """Refuse what has changed since the bench read it: its runs would not be comparable."""
+    if spec.data is not None and data.digest(problem) != spec.data:
+        raise ValueError(f"the data of {spec.problem} changed while the bench ran: run it again")
+    if spec.code is not None and code_of(spec.strategy) != spec.code:
+        raise ValueError(f"the file of strategy {spec.strategy} changed while the bench ran: run it again")
+
+
+def code_of(strategy: str) -> str | None:
+    """Digest of the file of a strategy of the user's own, by its spec; None for a built-in one."""
+    return code_digest(strategies.get(parse_spec(strategy)[0]))
 
 
 def execute(spec: RunSpec, problem: data.Problem, **options: Any) -> dict[str, Any]:

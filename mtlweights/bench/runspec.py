@@ -22,12 +22,18 @@ def spec_key(spec: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: a problem, a strategy, the one task trained alone (or None), and the full settings."""
+    """One run: a problem, a strategy, the one task trained alone (or None), and the full settings.
+
+    ``data`` and ``code`` are digests: of the data, and of the file of a strategy of one's own. They are no
+    part of the id: a run on other data takes the place of the old one.
+    """
 
     problem: str
     strategy: str
     only: str | None
     settings: Settings
+    data: str | None = None
+    code: str | None = None
 
     @property
     def arm(self) -> str:
@@ -41,7 +47,7 @@ class RunSpec:
 
     @property
     def id(self) -> str:
-        """A readable name and a hash of everything above: other settings, another id, so never mixed up."""
+        """A readable name and a hash of the first four: other settings, another id, so never mixed up."""
         what = [spec_key(self.problem), spec_key(self.strategy), self.only, asdict(self.settings)]
         text = json.dumps(what, sort_keys=True)
         words = [self.problem, self.arm, self.only or "", f"s{self.seed}"]
@@ -60,9 +66,14 @@ class RunSpec:
             "history": [],
         }
         numbers: dict[str, Any] = {"best_epoch": None, "steps": 0, "seconds": 0.0, "environment": {}}
-        what = {"problem": self.problem, "strategy": self.strategy, "only": self.only, "seed": self.seed}
-        settings = asdict(self.settings)
-        return {"schema": SCHEMA, "id": self.id, **what, "settings": settings, **blank, **numbers, **fields}
+        what: dict[str, Any] = {
+            "problem": self.problem,
+            "strategy": self.strategy,
+            "only": self.only,
+            "seed": self.seed,
+        }
+        what |= {"settings": asdict(self.settings), "data": self.data, "code": self.code}
+        return {"schema": SCHEMA, "id": self.id, **what, **blank, **numbers, **fields}
 
 
 def slug(text: str) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..data import Problem
 
 KEYS = ("problems", "strategies", "seeds", "settings")
+MOST_SEEDS = 10_000
 SETTINGS = tuple(field.name for field in fields(Settings) if field.name != "seed")
 
 
@@ -147,21 +148,24 @@ def _strategies(node: Located) -> tuple[str, ...]:
             continue
         try:
             strategies.get(name)
-        except (ValueError, ImportError) as error:
+        except (ValueError, ImportError, OSError) as error:
             raise spec.error(str(error)) from None
         found.append(spec.value)
     return tuple(found)
 
 
 def _seeds(node: Located) -> tuple[int, ...]:
-    if isinstance(node.value, int) and not isinstance(node.value, bool) and node.value > 0:
+    if isinstance(node.value, int) and not isinstance(node.value, bool) and 0 < node.value <= MOST_SEEDS:
         return tuple(range(node.value))
     if not isinstance(node.value, list):
-        raise node.error(f"seeds should be a number above 0 or a list of seeds, found {node.plain()!r}.")
+        found = f"found {node.shown()}."
+        raise node.error(
+            f"seeds should be a number above 0, at most {MOST_SEEDS}, or a list of seeds, {found}"
+        )
     seeds = []
     for seed in node.value:
-        if not isinstance(seed.value, int) or isinstance(seed.value, bool) or seed.value < 0:
-            raise seed.error(f"a seed should be a whole number of at least 0, found {seed.plain()!r}.")
+        if not isinstance(seed.value, int) or isinstance(seed.value, bool) or not 0 <= seed.value < 2**32:
+            raise seed.error(f"a seed should be a whole number of at least 0, found {seed.shown()}.")
         if seed.value in seeds:
             raise seed.error(f"seed {seed.value} is listed twice.")
         seeds.append(seed.value)
@@ -183,7 +187,7 @@ def _settings(node: Located) -> dict[str, Any]:
 
 def _parse(spec: Located) -> tuple[str, dict[str, Any]]:
     if not isinstance(spec.value, str):
-        raise spec.error(f"expected a spec, name or name:key=value, found {spec.plain()!r}.")
+        raise spec.error(f"expected a spec, name or name:key=value, found {spec.shown()}.")
     try:
         return parse_spec(spec.value)
     except ValueError as error:

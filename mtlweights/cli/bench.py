@@ -1,7 +1,8 @@
 """The comparison: every strategy and single-task training, on every problem, with every seed.
 
 Without SUITE: the embedded suite, which downloads nothing and takes minutes. Run again with the same results
-folder, it computes only what is missing.
+folder, it computes only what is missing, and what is of other data by now. Several at once, also on several
+machines that share the folder, share the runs.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         action="append",
         metavar="STRATEGY",
-        help="instead of the suite's strategies; repeatable",
+        help="instead of the suite's strategies, also FILE.py:Class or module:Class; repeatable",
     )
     parser.add_argument(
         "--seeds",
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N", help="torch threads of each run (default: 1)"
     )
+    parser.add_argument(
+        "--limit-minutes",
+        type=float,
+        default=24 * 60.0,
+        metavar="N",
+        help="a run that takes longer is ended, and failed (default: a day)",
+    )
     add_settings(parser, without=("seed",))
 
 
@@ -67,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
     suite = _suite(args)
     folder = Path(args.out or Path("results") / suite.name)
-    results = run_suite(suite, folder, jobs=args.jobs, threads=args.threads, overrides=given_settings(args))
+    how = {"jobs": args.jobs, "threads": args.threads, "limit_minutes": args.limit_minutes}
+    results = run_suite(suite, folder, overrides=given_settings(args), **how)
     show(results, folder)
     failed = sum(result["status"] != "ok" for result in results)
     if failed:
@@ -79,6 +88,7 @@ def _suite(args: argparse.Namespace) -> Suite:
     """The suite that is named, with what the options put in the place of its own."""
     from ..bench import load_suite
     from ..bench.runspec import SINGLE, slug
+    from ..bench.suite import MOST_SEEDS
 
     suite = load_suite(args.suite)
     if args.problem:
@@ -91,10 +101,11 @@ def _suite(args: argparse.Namespace) -> Suite:
         suite = replace(suite, strategies=strategies)
     if args.seeds:
         first = args.seeds[0]
+        if min(args.seeds) < 0 or args.seeds == [0] or (len(args.seeds) == 1 and first > MOST_SEEDS):
+            raise ValueError(
+                f"--seeds takes a number above 0, at most {MOST_SEEDS}, or several seeds of at least 0; "
+                f"found {' '.join(map(str, args.seeds))}."
+            )
         seeds = tuple(range(first)) if len(args.seeds) == 1 else tuple(dict.fromkeys(args.seeds))
         suite = replace(suite, seeds=seeds)
-        if not seeds or min(seeds) < 0:
-            raise ValueError(
-                f"--seeds takes a number above 0, or several seeds of at least 0; found {first}."
-            )
     return suite

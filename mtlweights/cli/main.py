@@ -11,6 +11,7 @@ from typing import NoReturn
 import torch
 
 from .. import __version__
+from ..escapes import visible
 from . import bench, listing, report, test, train
 
 #: what a user can mend; anything else is a bug and keeps its traceback
@@ -21,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mtlweights: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"mtlweights: error: {visible(message)} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; None reads them from ``sys.argv``.
     """
     args = parser().parse_args(argv)
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a strategy or problem of the user's own, module:Class in this folder
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         if args.debug:
             raise
-        print(f"mtlweights: error: {_line(error)}", file=sys.stderr)
+        print(f"mtlweights: error: {visible(_line(error))}", file=sys.stderr)
         return 2
 
 

@@ -13,11 +13,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..escapes import visible
 from ..tasks import format_spec, parse_spec
 from .settings import add_settings, given_settings
 
 NAME = "train"
 HELP = "one run: progress bar, checkpoint, resumable"
+_STRATEGY = "name[:key=value,...], see mtlweights list; or your own, FILE.py:Class or module:Class"
 RESUME = "run the same command again to continue from the last finished epoch"
 
 
@@ -25,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH or csv:PATH")
     arm = parser.add_mutually_exclusive_group(required=True)
-    arm.add_argument("-s", "--strategy", metavar="STRATEGY", help="name[:key=value,...], see mtlweights list")
+    arm.add_argument("-s", "--strategy", metavar="STRATEGY", help=_STRATEGY)
     arm.add_argument("--task", metavar="NAME", help="instead of a strategy: train this one task alone")
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the run (default: runs/PROBLEM--STRATEGY--SEED)"
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, score the test split, write the result."""
     from .. import data, train
     from ..bench.results import runs_folder, write_result
-    from ..bench.run import environment, execute
+    from ..bench.run import code_of, environment, execute
     from ..bench.runspec import SINGLE, RunSpec
 
     if args.strategy == SINGLE:
@@ -56,11 +58,12 @@ def run(args: argparse.Namespace) -> int:
     runs_folder(folder)  # before any work: a folder that cannot be written would waste it
     problem = data.load(name)
     settings = train.Settings(**{**problem.settings, **given})
-    spec = RunSpec(name, args.strategy or "equal", args.task, settings)
+    strategy = args.strategy or "equal"
+    spec = RunSpec(name, strategy, args.task, settings, data.digest(problem), code_of(strategy))
     fields = execute(spec, problem, folder=folder, trackers=args.trackers)
     seconds = sum(row["seconds"] for row in fields["history"])
     path = write_result(spec.result(**fields, seconds=seconds, environment=environment()), folder)
-    print(_scores(fields["dev"], fields["test"]))
+    print(visible(_scores(fields["dev"], fields["test"])))
     epochs = f"{fields['best_epoch']} of {len(fields['history'])}"
     print(f"\nbest epoch: {epochs}, {fields['steps']} steps, {seconds:.0f} s")
     print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import tempfile
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
+from ..escapes import visible
+from ..files import replacing
+
 HOST = "https://raw.githubusercontent.com"
 TIMEOUT = 60  #: seconds without an answer
+LONGEST = 600.0  #: seconds for a whole file
+LARGEST = 64 << 20  #: bytes; the largest file here has 2 MB
 
 _TWEEBANK = "social-machines/TweebankNLP/442697870da961db2b3c5a9442ca17beb5fdbfd9"
 _UD = f"{_TWEEBANK}/twitter-stanza/data/extern_data/ud2/en_tweet"
@@ -98,17 +104,50 @@ def _verify(content: bytes, name: str, where: str) -> None:
 def _download(name: str, path: Path) -> Path:
     url, given = f"{HOST}/{FILES[name].url}", os.environ.get("MTLWEIGHTS_DATA") or "not set"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            content = response.read()
-    except OSError as error:  # URLError, HTTPError and timeouts are all OSErrors
+        content = _fetch(url)
+    except OSError as error:
+        reason = " ".join(visible(str(error) or type(error).__name__).split())[:200]
         raise OSError(
-            f"{name} is not in MTLWEIGHTS_DATA ({given}) nor at {path}, and {url} failed ({error}): "
+            f"{name} is not in MTLWEIGHTS_DATA ({given}) nor at {path}, and {url} failed ({reason}): "
             f"set MTLWEIGHTS_DATA to a folder that holds {name}, SHA-256 {FILES[name].sha256}."
         ) from error
     _verify(content, name, url)
-    # Renamed into place: another process never sees half a file.
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+    with replacing(path) as file:
         file.write(content)
-    os.replace(file.name, path)
     return path
+
+
+def _fetch(url: str) -> bytes:
+    """What is at the address.
+
+    Raises:
+        OSError: it cannot be had, is too large or takes too long.
+    """
+    found: list[bytes | Exception] = []
+
+    def fetch() -> None:
+        try:
+            found.append(_read(url))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+            found.append(error)
+
+    # a server that sends a byte now and then keeps every timeout of a socket from passing
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(LONGEST)
+    if not found:
+        raise OSError(f"not done after {LONGEST:g} seconds")
+    if isinstance(found[0], Exception):
+        raise OSError(str(found[0]) or type(found[0]).__name__) from found[0]
+    return found[0]
+
+
+def _read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+        content: bytes = response.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(f"more than {LARGEST >> 20} MiB")
+    return content

@@ -66,7 +66,7 @@ def text_problem(
         ValueError: an unknown encoder or option.
     """
     kind = options.get("encoder", "bilstm")
-    if kind not in OPTIONS:
+    if not isinstance(kind, str) or kind not in OPTIONS:
         raise ValueError(f"{name}: there is no encoder {kind!r}; {suggest(str(kind), OPTIONS)}")
     defaults = {key: dims.get(key, value) for key, value in OPTIONS[kind].items()}
     given = {key: value for key, value in options.items() if key != "encoder"}

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
+from ..files import replacing
 from .inputs import SubwordInputs, word_mask
 from .transformer import load_model, load_tokenizer, model_folder
 
@@ -145,23 +145,10 @@ def _intact(path: Path) -> bool:
     return bool(checksum == expected)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at ``path`` only when it is complete. Within the lock: the name is free."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
 def _build(path: Path, model: str, folder: Path, sentences: list[Sentence]) -> None:
     """Compute and write the states, then their description: what is described is complete."""
     n_words, checksum = sum(map(len, sentences)), 0
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for states in _hidden_states(model, folder, sentences):
             if file.tell() == 0:
                 header = {"descr": "<f2", "fortran_order": False, "shape": (n_words, *states.shape[1:])}
@@ -169,7 +156,7 @@ def _build(path: Path, model: str, folder: Path, sentences: list[Sentence]) -> N
             block = states.numpy().astype("<f2").tobytes()
             checksum = zlib.crc32(block, checksum)
             file.write(block)
-    with _replacing(path.with_suffix(".json")) as file:
+    with replacing(path.with_suffix(".json")) as file:
         about = {"model": model, "sentences": len(sentences), "words": n_words, "crc32": checksum}
         file.write(json.dumps(about).encode())
 

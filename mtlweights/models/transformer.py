@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..escapes import visible
 from .encoders import Encoder, States, masked_mean
 
 if TYPE_CHECKING:
@@ -60,12 +61,16 @@ def model_folder(name: str) -> Path:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model (folder, name or ``"minilm"``), ready for lists of words."""
+    """The fast tokenizer of a model (folder, name or ``"minilm"``), ready for lists of words.
+
+    Raises ValueError, one line, if its files cannot be used. No code in the folder is run.
+    """
     folder = model_folder(name)
-    # Byte-level tokenizers refuse lists of words unless each word starts with a space.
-    tokenizer: PreTrainedTokenizerBase = _transformers().AutoTokenizer.from_pretrained(
-        folder, add_prefix_space=True
-    )
+    with _one_line(folder, "tokenizer"):
+        # Byte-level tokenizers refuse lists of words unless each word starts with a space.
+        tokenizer: PreTrainedTokenizerBase = _transformers().AutoTokenizer.from_pretrained(
+            folder, add_prefix_space=True, trust_remote_code=False
+        )
     return tokenizer
 
 
@@ -74,16 +79,39 @@ def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
 
     The pooler reads one position and no task of ours uses it: its parameters would be reached by
     nothing.
+
+    Raises ValueError, one line, if the files cannot be used, or hold no weights for a part of the model. No
+    code in the folder is run.
     """
     auto = _transformers().AutoModel
-    with _quiet():
-        loaded = (
-            auto.from_pretrained(model_folder(model)) if isinstance(model, str) else auto.from_config(model)
-        )
+    if not isinstance(model, str):
+        loaded = auto.from_config(model, trust_remote_code=False)
+    else:
+        folder = model_folder(model)
+        with _quiet(), _one_line(folder, "model"):
+            loaded, found = auto.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
+        missing = sorted(str(key) for key in found["missing_keys"] if "pooler" not in str(key))
+        if missing:
+            raise ValueError(
+                f"Model folder {folder} has no weights for {missing[0]} and {len(missing) - 1} more: they "
+                "would be random; give a folder with all of them."
+            )
     if getattr(loaded, "pooler", None) is not None:
         loaded.pooler = None
     result: PreTrainedModel = loaded.float()
     return result
+
+
+@contextmanager
+def _one_line(folder: Path, what: str) -> Iterator[None]:
+    """Damaged files raise whatever the layer that trips over them raises: here, one line."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = visible(" ".join(str(error).split()))[:200] or type(error).__name__
+        raise ValueError(f"Model folder {folder} holds no {what} that can be loaded: {reason}") from error
 
 
 def _transformers() -> Any:
@@ -118,7 +146,11 @@ class Transformer(Encoder):
     def __init__(self, model: str | PreTrainedConfig) -> None:
         super().__init__()
         self.model = load_model(model)
-        self.token_dim = self.pooled_dim = int(self.model.config.hidden_size)
+        width = getattr(self.model.config, "hidden_size", None)
+        if not isinstance(width, int):
+            kind = type(self.model).__name__
+            raise ValueError(f"Transformer expects a model of text with a hidden_size, found {kind}.")
+        self.token_dim = self.pooled_dim = width
 
     def forward(self, inputs: dict[str, Any]) -> States:
         """Encode a batch; a word without a sub-word has a zero state."""

@@ -68,7 +68,7 @@ class Comparison:
     """Everything run on one problem with one set of settings."""
 
     problem: str
-    settings: dict[str, Any]  #: without the seed
+    settings: dict[str, Any]  #: without the seed; with the data's digest where there are several
     seeds: list[int]
     columns: list[Column]
     rows: list[Row]
@@ -85,22 +85,39 @@ class Comparison:
 
 
 def compare(results: Iterable[Result]) -> list[Comparison]:
-    """Group results by problem and settings, never averaging over two settings, and compare within a group.
+    """Group results by problem, settings and data, never averaging over two, and compare within a group.
 
     Raises:
         ValueError: no results, or one run (problem, arm, task, seed, settings) given twice.
     """
-    groups: dict[tuple[str, str], list[Result]] = {}
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    results = list(results)
+    data = _data(results)
     seen: set[str] = set()
     for result in results:
         if result["id"] in seen:
             raise ValueError(f"run {result['id']} is given twice; each run may count once.")
         seen.add(result["id"])
-        settings = json.dumps(_without_seed(result["settings"]), sort_keys=True)
-        groups.setdefault((result["problem"], settings), []).append(result)
+        key = (*_setup(result), data[result["id"]])
+        groups.setdefault(key, []).append(result)
     if not groups:
         raise ValueError("there are no results to report.")
-    return [_comparison(problem, group) for (problem, _), group in groups.items()]
+    return [_comparison(problem, content, group) for (problem, _, content), group in groups.items()]
+
+
+def _setup(result: Result) -> tuple[str, str]:
+    return result["problem"], json.dumps(_without_seed(result["settings"]), sort_keys=True)
+
+
+def _data(results: list[Result]) -> dict[str, str]:
+    """Run -> its data, as far as they tell runs of one problem and settings from each other, else "".
+
+    A run from before the data were kept goes with the others if those agree.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
+    for result in results:
+        found.setdefault(_setup(result), set()).update(filter(None, [result.get("data")]))
+    return {r["id"]: (r.get("data") or "unknown")[:8] if len(found[_setup(r)]) > 1 else "" for r in results}
 
 
 def arm_of(result: Result) -> str:
@@ -118,12 +135,13 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(fmean(values), float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n), n)
 
 
-def _comparison(problem: str, results: list[Result]) -> Comparison:
+def _comparison(problem: str, data: str, results: list[Result]) -> Comparison:
     columns = _columns(results)
     arms = sorted(dict.fromkeys(map(arm_of, results)), key=_place)
     rows = [_row(arm, results, columns) for arm in arms]
     seeds = sorted({result["seed"] for result in results})
-    return Comparison(problem, _without_seed(results[0]["settings"]), seeds, columns, rows, results)
+    settings = _without_seed(results[0]["settings"]) | ({"data": data} if data else {})
+    return Comparison(problem, settings, seeds, columns, rows, results)
 
 
 def _columns(results: list[Result]) -> list[Column]:

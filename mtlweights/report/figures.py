@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..bench.runspec import SINGLE
+from ..escapes import one_line
 from .comparison import Column, Comparison, Result
 from .table import NAMES, PERCENT
 
@@ -27,8 +29,11 @@ _VARIABLES = {TEXT: "currentColor", GRID: "var(--grid)", MUTED: "var(--muted)", 
 _VARIABLES |= {colour: f"var(--task{i})" for i, colour in enumerate(TASKS)}
 
 WIDTH = 3.1  #: inches of a frame
+LONGEST = 32  #: characters of a name in it
+_LEGEND: dict[str, Any] = {"frameon": False, "borderpad": 0.2}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar in the name of a column is a dollar
     "svg.hashsalt": "mtlweights",
     "font.size": 8.5,
     "text.color": TEXT,
@@ -78,7 +83,8 @@ def weight_trajectories(comparison: Comparison) -> dict[str, str]:
         curves = [(task, _weight_curve(results, task)) for task in comparison.tasks]
         if row.arm == SINGLE or not any(curve for _, curve in curves):
             continue
-        with _figure(1, f"Weights of {row.arm}", f"{comparison.problem} {row.arm} weights") as page:
+        key, more = f"{comparison.problem} {row.arm} weights", math.ceil(len(curves) / _columns(curves)) - 1
+        with _figure(1, f"Weights of {row.arm}", key, 0.17 * more) as page:
             figure, svg = page
             _draw_weights(figure.get_axes()[0], curves)
         found[row.arm] = svg[0]
@@ -103,23 +109,35 @@ def _draw_curve(
         axes.fill_between(own[0], own[2], own[3], color=ACCENT, alpha=0.25, linewidth=0)
         axes.plot(own[0], own[1], color=ACCENT, linewidth=1.6)
     unit = " %" if column.metric in PERCENT else ""
-    axes.set_title(
-        f"{column.task}: {NAMES.get(column.metric, column.metric)}{unit}", loc="left", fontsize=8.5
-    )
+    title = f"{_clipped(column.task)}: {_clipped(NAMES.get(column.metric, column.metric))}{unit}"
+    axes.set_title(title, loc="left", fontsize=8.5)
     axes.set_ylim(*limits)
 
 
 def _draw_weights(axes: Axes, curves: Sequence[tuple[str, Curve | None]]) -> None:
-    for i, (task, curve) in enumerate(curves):
+    for i, (_, curve) in enumerate(curves):
         if curve:
-            # of two equal lines the second, dashed, leaves the first one visible
+            # of two equal lines the second, dashed, leaves the first one one_line
             style: Any = "-" if i % 2 == 0 else (0, (4, 2))
             colour = TASKS[i % len(TASKS)]
             axes.fill_between(curve[0], curve[2], curve[3], color=colour, alpha=0.2, linewidth=0)
-            axes.plot(curve[0], curve[1], color=colour, linewidth=1.6, linestyle=style, label=task)
+            axes.plot(curve[0], curve[1], color=colour, linewidth=1.6, linestyle=style, label=f"{i}")
     axes.set_ylim(min(0.0, axes.get_ylim()[0]), axes.get_ylim()[1] * 1.05)
     axes.set_xlabel("epoch")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, borderpad=0.2)
+    legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=_columns(curves), **_LEGEND)
+    for text in legend.get_texts():  # named now: a label that starts with _ would be left out
+        text.set_text(_clipped(curves[int(text.get_text())][0]))
+
+
+def _columns(curves: Sequence[tuple[str, Curve | None]]) -> int:
+    """Of a legend that is no wider than its frame."""
+    longest = max(len(_clipped(task)) for task, _ in curves)
+    return 3 if longest <= 9 else 2 if longest <= 16 else 1
+
+
+def _clipped(name: str) -> str:
+    name = one_line(name)
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _dev_curve(results: Sequence[Result], column: Column) -> Curve | None:
@@ -161,21 +179,23 @@ def _limits(curves: Sequence[Curve | None], column: Column) -> tuple[float, floa
 
 
 @contextmanager
-def _figure(panels: int, label: str, key: str) -> Iterator[tuple[Figure, list[str]]]:
+def _figure(panels: int, label: str, key: str, more: float = 0.0) -> Iterator[tuple[Figure, list[str]]]:
     """A figure to draw on, and a list that holds its SVG once the block is left."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 0.45 + 1.25 * panels), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.45 + 1.25 * panels + more), layout="constrained")
         for axes in figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4))
         svg: list[str] = []
         yield figure, svg
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        with warnings.catch_warnings():  # the page's reader has the fonts that matplotlib lacks
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         svg.append(_inline(file.getvalue(), label, key))
 
 
@@ -186,5 +206,5 @@ def _inline(svg: str, label: str, key: str) -> str:
     prefix = re.sub(r"\W+", "-", key)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
+        svg = svg.replace(f": {colour}", f": {variable}")
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..escapes import visible
+from ..files import replacing
 from .comparison import Comparison, Result, arm_of, compare
 from .figures import validation_curves, weight_trajectories
 from .table import NOTES, grids, summary, title
@@ -23,13 +23,11 @@ def write_page(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = render(list(results), title)
+    text = visible(render(list(results), title))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        with replacing(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
     return path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
+from ..escapes import markdown, one_line, visible
 from .comparison import FEWEST_SEEDS, Column, Comparison, Estimate, Result, compare
 
 NAMES = {
@@ -60,11 +61,11 @@ def text_tables(results: Iterable[Result]) -> str:
     comparisons = compare(results)
     blocks = []
     for comparison in comparisons:
-        heading = title(comparison, comparisons)
-        blocks.append(f"{heading}\n{'=' * len(heading)}\n{summary(comparison)}")
+        heading = one_line(title(comparison, comparisons))
+        blocks.append(f"{heading}\n{'=' * len(heading)}\n{one_line(summary(comparison))}")
         blocks += [_aligned(grid) for grid in grids(comparison)]
         blocks += ["\n".join(f"FAILED {line}" for line in failures(comparison))] * bool(failures(comparison))
-    return "\n\n".join([*blocks, "\n".join(NOTES)])
+    return visible("\n\n".join([*blocks, "\n".join(NOTES)]))
 
 
 def markdown_tables(results: Iterable[Result]) -> str:
@@ -76,12 +77,14 @@ def markdown_tables(results: Iterable[Result]) -> str:
     comparisons = compare(results)
     blocks = []
     for comparison in comparisons:
-        blocks += [f"## {title(comparison, comparisons)}", summary(comparison)]
+        blocks += [f"## {markdown(title(comparison, comparisons))}", markdown(summary(comparison))]
         for grid in grids(comparison):
             blocks += [f"**{grid.caption}**", _piped(grid)]
         if failures(comparison):
-            blocks.append("Failed runs:\n\n" + "\n".join(f"- {line}" for line in failures(comparison)))
-    return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in NOTES)]) + "\n"
+            blocks.append(
+                "Failed runs:\n\n" + "\n".join(f"- {markdown(line)}" for line in failures(comparison))
+            )
+    return visible("\n\n".join([*blocks, "\n".join(f"- {note}" for note in NOTES)]) + "\n")
 
 
 def title(comparison: Comparison, among: list[Comparison]) -> str:
@@ -179,6 +182,7 @@ def _change(value: Estimate | None, percent: bool, digits: int, seeds: int) -> C
 def _aligned(grid: Grid) -> str:
     header = [["", *(group for group, _ in grid.columns)], ["arm", *(label for _, label in grid.columns)]]
     lines = header + [[arm, *(cell.text for cell in cells)] for arm, cells in grid.rows]
+    lines = [[one_line(item) for item in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(
@@ -191,10 +195,15 @@ def _aligned(grid: Grid) -> str:
 
 
 def _piped(grid: Grid) -> str:
-    header = ["arm", *(f"{group} {label}".strip() for group, label in grid.columns)]
+    header = ["arm", *(markdown(f"{group} {label}".strip()) for group, label in grid.columns)]
     lines = [header, ["---", *["---:"] * len(grid.columns)]]
-    lines += [[f"`{arm}`", *(cell.text.strip() for cell in cells)] for arm, cells in grid.rows]
-    return "\n".join("| " + " | ".join(item.replace("|", "\\|") for item in line) + " |" for line in lines)
+    lines += [[_code(arm), *(cell.text.strip() for cell in cells)] for arm, cells in grid.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _code(text: str) -> str:
+    """As Markdown's code, where a backtick or a pipe of the text's own would end it."""
+    return f"`{text}`" if text == one_line(text) and not set(text) & set("`|") else markdown(text)
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Strategies of others: a class in a module, in a file, or registered by a package under a name."""
+"""Strategies of others: a class in a module, in a file, or registered by a package under a name.
+
+This is the only place that runs code because a piece of text names it. The working folder (for a file: the
+file's folder) can be imported from while that happens, and not before or after.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import pkgutil
 import re
 import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
@@ -55,13 +60,14 @@ def warn_of_shadows(built_in: Collection[str]) -> None:
 
 
 def from_module(path: str, name: str) -> type[Strategy]:
-    """The class ``package.module:Class``; ``name`` is what the user called it.
+    """The class ``package.module:Class``; ``name`` is that itself, or the entry point that stands for it.
 
     Raises ImportError where the module cannot be imported, ValueError where it has no such strategy.
     """
     module_name, _, class_name = path.partition(":")
     try:
-        module = import_module(module_name)
+        with _importable(Path.cwd()) if ":" in name else nullcontext():
+            module = import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever a module of the user's own does when it is run
         raise ImportError(
             f"Could not import module {module_name!r} of strategy {name!r}: {one_line(error)}."
@@ -112,7 +118,7 @@ def _run(path: Path) -> ModuleType:
     While it runs, and no longer, modules beside it can be imported.
     """
     try:
-        source, folder = path.read_bytes(), str(path.parent.resolve())
+        source = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}. Expected file.py:Class.") from error
     digest = hashlib.sha256(os.fsencode(path.resolve()) + b"\0" + source).hexdigest()
@@ -121,18 +127,39 @@ def _run(path: Path) -> ModuleType:
         return sys.modules[name]
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
-    path_before = list(sys.path)
-    sys.path.append(folder)
     try:
-        exec(compile(source, str(path), "exec"), vars(module))
+        with _importable(path.parent.resolve()):
+            exec(compile(source, str(path), "exec"), vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         if isinstance(error, SyntaxError):
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
         raise ValueError(f"{path} does not run: {type(error).__name__}: {one_line(error)}.") from error
-    finally:
-        sys.path[:] = path_before
     return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The folder as the last place of the module path, for the while."""
+    before = list(sys.path)
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def code_digest(cls: type[Strategy]) -> str | None:
+    """32 hexadecimal digits of the file that a class of the user's own stands in; None for one of ours.
+
+    What that file imports is not in it.
+    """
+    if cls.__module__.startswith("mtlweights."):
+        return None
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if file is None or not os.path.isfile(file):
+        return None
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:32]
 
 
 def is_usable(value: object) -> bool:

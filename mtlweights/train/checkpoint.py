@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
 
+from .. import files, schemas
+from ..escapes import visible
+from ..strategies.loading import code_digest
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -20,57 +26,106 @@ if TYPE_CHECKING:
 
 FILE = "checkpoint.pt"
 _FORMAT = 1
+_SEAL = b"mtlweights sha256 "  #: before the digest at a checkpoint's end, which zip readers do not mind
 
 
-def prepare(folder: str | os.PathLike[str]) -> Path:
-    """Make `folder` if need be and write a byte to it; return the path of its checkpoint file.
+@contextmanager
+def held(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make `folder` if need be, try a file in it, keep other processes out; the path of its checkpoint file.
 
     Raises:
         OSError: the folder cannot be made or written to.
+        ValueError: another process trains in it.
     """
-    folder = Path(folder)
-    probe = folder / f"{FILE}.{os.getpid()}.probe"
+    path = files.prepare(folder) / FILE
+    claim = files.Claim(path.with_name(f".{FILE}.claim"))
+    if not claim.take():
+        raise ValueError(
+            f"{folder} is in use: {claim.owner()} trains in it; wait for it, or use another folder"
+        )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"cannot write to the folder {folder} ({error.strerror}): choose another one") from None
-    return folder / FILE
+        yield path
+    finally:
+        claim.drop()
+
+
+class _Noting:
+    """A file that keeps the error of a write (torch raises one of its own over it) and a digest of it all."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+        self.digest = hashlib.sha256()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: Any) -> int:
+        """Write, and remember what went wrong."""
+        self.digest.update(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain values) beside `path`, flush it to the disk, move it over `path`."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            torch.save({"format": _FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write `state` (tensors and plain values) beside `path`, flush it to the disk, move it over `path`.
+
+    Raises:
+        OSError: it cannot be written; `path` is as before.
+    """
+    with files.replacing(path) as file:
+        noting = _Noting(file)
+        try:
+            torch.save({"format": _FORMAT, **state}, noting)
+        except RuntimeError:
+            if noting.error is None:
+                raise
+            raise noting.error from None
+        file.write(_SEAL + noting.digest.hexdigest().encode())
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read what `save` wrote, on the CPU. No code in the file is run.
 
     Raises:
-        ValueError: the file is damaged, or was written by another version.
+        ValueError: the file is damaged, is no checkpoint, or was written by another version.
+        OSError, MemoryError: it cannot be read here and now, whatever it holds.
     """
     try:
+        _check_seal(path)
         with zipfile.ZipFile(path) as archive:  # torch reads on over a wrong checksum
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise zipfile.BadZipFile("compressed, as no checkpoint is")
             if part := archive.testzip():
                 raise zipfile.BadZipFile(f"wrong checksum of {part}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged archive raises whatever the layer that trips over it raises
-        reason = str(error).strip().partition("\n")[0][:120]
+        reason = visible(" ".join(str(error).strip().partition("\n")[0].split()))[:120]
         raise ValueError(f"{path} is damaged ({reason}): delete it to train from the start") from None
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise ValueError(f"{path} is no checkpoint of this version: delete it to train from the start")
-    return state
+    try:
+        schemas.check(state, schemas.CHECKPOINT, "the file")
+        if state["format"] != _FORMAT:
+            raise ValueError(f"its format is {state['format']}")
+    except ValueError as error:
+        reason = visible(str(error))
+        raise ValueError(f"{path} is no checkpoint of this version ({reason}): use another folder") from None
+    return state  # type: ignore[no-any-return]
+
+
+def _check_seal(path: Path) -> None:
+    """Whether the file is as it was written; its format's own checksums leave out its table of contents."""
+    digest, size = hashlib.sha256(), path.stat().st_size - len(_SEAL) - 64
+    with path.open("rb") as file:
+        for start in range(0, max(size, 0), 1 << 20):
+            digest.update(file.read(min(1 << 20, size - start)))
+        seal = file.read(len(_SEAL) + 64)
+    if seal.startswith(_SEAL) and seal != _SEAL + digest.hexdigest().encode():
+        raise zipfile.BadZipFile("its checksum is another")
 
 
 def check_same(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -81,8 +136,15 @@ def check_same(path: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None
     """
     names = [name for name in {**saved, **asked} if saved.get(name) != asked.get(name)]
     if names:
-        both = ", ".join(f"{name}: {saved.get(name)!r} there, {asked.get(name)!r} here" for name in names)
-        raise ValueError(f"{path} is of another run ({both}): use its settings or another folder")
+        both = [f"{name}: {_short(saved.get(name))} there, {_short(asked.get(name))} here" for name in names]
+        other = "data" if names == ["data"] else "settings"
+        where = f"{path} is of another run ({visible(', '.join(both))})"
+        raise ValueError(f"{where}: use its {other} or another folder")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def identity(balancer: Balancer, problem: Problem, settings: Settings) -> dict[str, Any]:
@@ -95,6 +157,7 @@ def identity(balancer: Balancer, problem: Problem, settings: Settings) -> dict[s
         **asdict(settings),
         "problem": problem.name,
         "strategy": type(strategy).__name__,
+        "code": code_digest(type(strategy)),
         **{f"balancer.{name}": value for name, value in _plain(balancer).items()},
         **{f"strategy.{name}": value for name, value in _plain(strategy).items()},
         **{f"strategy.{name}": repr(value.tolist()) for name, value in strategy.state_dict().items()},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -46,14 +46,15 @@ def fit(
         model: `model(inputs, targets)` gives an object with `.outputs` and `.losses`, dicts by task.
         balancer: of the problem's tasks, fresh.
         settings: by default the problem's own.
-        folder: where a checkpoint is kept, replaced after every epoch. If it holds one of the same run,
-            training goes on from there as if never interrupted: bit for bit on a CPU, on a GPU as far as its
-            kernels are deterministic.
+        folder: where a checkpoint is kept, replaced after every epoch. If it holds one of the same run, on
+            the same data, training goes on from there as if never interrupted: bit for bit on a CPU, on a GPU
+            as far as its kernels are deterministic. One process at a time trains in a folder.
         progress: show a bar of the steps, with the last epoch's loss and score.
         trackers: any of "tensorboard" (needs `folder`; writes to its `mtlweights` folder) and "wandb".
 
     Raises:
-        ValueError: something does not fit together; `folder` holds a damaged checkpoint, or another run's.
+        ValueError: something does not fit together; `folder` holds a damaged checkpoint, or another run's,
+            or another process trains in it.
         OSError: `folder` cannot be written to.
         ImportError: Accelerate, tqdm or a tracker is not installed.
         FloatingPointError: a loss became NaN or infinite. Under fp16, where the scaler skips such a step,
@@ -63,8 +64,8 @@ def fit(
         settings = Settings(**problem.settings)
     device = resolve_device(settings.device, settings.precision)
     _check(balancer, problem, folder, trackers)
-    path = None if folder is None else checkpoint.prepare(folder)
-    with _fresh_accelerate(), modes_kept(model), _forward_kept(model):
+    held = nullcontext() if folder is None else checkpoint.held(folder)
+    with held as path, _fresh_accelerate(), modes_kept(model), _forward_kept(model):
         loop = Loop(model, balancer, problem, settings, device, path, trackers)
         try:
             return loop.run(progress)

@@ -41,6 +41,18 @@ class History:
             self.best_epoch, self.best_score = len(self.rows), score
         return self.best_epoch == len(self.rows)
 
+    def check(self, epochs: int, updates: int) -> None:
+        """Refuse a history that no run of that many epochs, of ``updates`` steps each, can have left.
+
+        Raises:
+            ValueError: what is wrong.
+        """
+        done = len(self.rows)
+        if [row["epoch"] for row in self.rows] != list(range(1, done + 1)) or not 1 <= done <= epochs:
+            raise ValueError(f"its rows are not those of 1 to {epochs} epochs")
+        if not 1 <= self.best_epoch <= done or self.steps != done * updates:
+            raise ValueError(f"its best epoch or its number of steps is not one of {done} epochs")
+
 
 class Mean:
     """Weighted mean of scalars that stay on the device until read; those not finite are left out.

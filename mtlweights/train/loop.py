@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.digest import digest
+from ..escapes import visible
 from ..tasks import mean_normalised
 from . import batches, checkpoint
 from .history import History, Mean
+from .restoring import restore
 from .scoring import evaluate, to_device
 from .settings import Settings
 
@@ -71,6 +74,8 @@ class Loop:
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, adamw, loader)
         balancer.attach(adamw)
         self.identity = checkpoint.identity(balancer, problem, settings)
+        if path is not None:
+            self.identity["data"] = digest(problem)
         config = {name: str(value) for name, value in self.identity.items()}
         place = {} if path is None else {"dir": str(path.parent)}
         self.accelerator.init_trackers("mtlweights", config, {"wandb": place})
@@ -93,7 +98,7 @@ class Loop:
     def _finished(self) -> bool:
         done, patience = len(self.history.rows), self.settings.patience
         tired = patience is not None and done - self.history.best_epoch >= patience
-        return tired or done == self.settings.epochs
+        return tired or done >= self.settings.epochs
 
     def _rate(self, step: int) -> float:
         """Learning rate of optimizer step `step` (from 0), as a share of the peak."""
@@ -221,13 +226,17 @@ class Loop:
         state = checkpoint.load(path)
         checkpoint.check_same(path, state["run"], self.identity)
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            self._restore(state)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever the part that does not fit raises
+            reason = visible(" ".join(str(error).split())[:200])
             raise ValueError(f"{path} is of another model ({reason}): use another folder") from None
-        self.schedule.load_state_dict(state["schedule"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.best, self.history = state["best"], History(**state["history"])
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Put every part back; raises whatever a part raises that is not this run's."""
+        history = History(**state["history"])
+        history.check(self.settings.epochs, self.updates)
+        restore(state, self._state(), self.model, self.optimizer, self.schedule, self.accelerator.scaler)
+        self.best, self.history = state["best"], history
         checkpoint.set_rng_state(state["rng"])
