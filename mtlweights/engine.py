@@ -156,6 +156,11 @@ class Engine:
         last = self.weigher.strategy.measured_at == "last_shared"
         return last and self.window is None and self._known(batch) and not self.validation.waits
 
+    def _balanced(self, leaves: Leaves, column: int) -> bool:
+        """A direction is for shared parameters; of a single task at hand it is not known yet which are."""
+        several = self.weigher.strategy.n_tasks > 1 and isinstance(self.sharing.shared, str)
+        return not several or leaves.known[column].tasks.bit_count() >= 2
+
     def _measured(self, leaves: Leaves, present: list[int]) -> list[int]:
         return self.sharing.measured(leaves, self.weigher.strategy.measured_at, present, self.ranks.first)
 
@@ -174,6 +179,7 @@ class Engine:
             at, params = self._measured(leaves, step.present), leaves.params
             if isinstance(self.weigher.strategy, JacobianStrategy):
                 pieces = self.weigher.direct(step, rows, at, params, factor, leaves.names)
+                pieces = {k: piece for k, piece in pieces.items() if self._balanced(leaves, k)}
             else:
                 extra, losses = self.validation.take(self.weigher.index(step), rows, params, factor)
                 self.weigher.solve(step, gradients.gramian([*rows, *extra], at), factor, losses)

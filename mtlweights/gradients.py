@@ -100,8 +100,8 @@ def as_gradient(param: Tensor, gradient: Tensor) -> Tensor:
     """What a parameter's ``.grad`` takes: of its type and shape, complex where it is."""
     if not param.is_complex():
         return gradient.to(param.dtype)
-    parts = gradient.reshape(*param.shape, 2).to(param.real.dtype).contiguous()
-    return torch.view_as_complex(parts)
+    parts = gradient.reshape(*param.shape, 2).to(param.real.dtype)
+    return torch.view_as_complex(parts.clone())  # a pair that starts at an odd place is no complex number
 
 
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:

@@ -62,6 +62,7 @@ def test_missing_tasks(name, only):
     assert set(balancer.weights) == (set() if weightless else {f"t{i}" for i in only})
 
 
+@pytest.mark.filterwarnings("ignore:AutoLambda needs balancer.validate")
 @pytest.mark.parametrize("name", ALL)
 def test_both_paths_leave_the_same_gradients_over_several_steps(name):
     final = []

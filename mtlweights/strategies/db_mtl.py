@@ -19,7 +19,7 @@ class DualBalancing(JacobianStrategy):
 
     ``d = sum_i (max_j |q_j| / |q_i|) q_i``.
 
-    Heads descend ``grad log l_i``: the weights that are returned, and shown, are ``1 / l_i``.
+    Heads descend ``grad log l_i``: the weights that are returned, and shown, are ``1 / |l_i|``.
 
     B. Lin, W. Jiang, F. Ye, Y. Zhang, P. Chen, Y.-C. Chen, S. Liu, I. W. Tsang, J. T. Kwok,
     "Dual-Balancing for Multi-Task Learning", 2023, https://arxiv.org/abs/2308.12029, equations 1 and 2,
@@ -29,8 +29,8 @@ class DualBalancing(JacobianStrategy):
     Departures: q_i starts as the first g_i (per parameter tensor, should one be shared only later); the paper
     starts at 0, which makes the first step ``1 - beta`` times as long, and a task that joins later biased
     towards 0. No 1e-8 is added to losses or norms, so no scale of a loss matters. A loss of 0 has no
-    logarithm: its task is left out of that step, with weight 0 and its average as it was. A negative
-    one is refused. A zero q_i adds nothing.
+    logarithm: its task is left out of that step, with weight 0 and its average as it was. Of a negative
+    one, |l_i| is meant: g_i is ``grad l_i / |l_i|``, so it descends. A zero q_i adds nothing.
 
     Args:
         n_tasks: T.
@@ -48,7 +48,6 @@ class DualBalancing(JacobianStrategy):
     weights_depend_on_losses = True
     row_state = ("averages",)
     tensor_state = ("counts",)
-    positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
     def __init__(self, n_tasks: int, *, beta: float = 0.9, sigma: float = 0.0) -> None:
@@ -60,9 +59,9 @@ class DualBalancing(JacobianStrategy):
     def direction(
         self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The direction [P], and the heads' weights ``1 / l_i`` [m]."""
-        usable = losses >= torch.finfo(losses.dtype).tiny
-        weights = torch.where(usable, 1 / losses, 0.0)
+        """The direction [P], and the heads' weights ``1 / |l_i|`` [m]."""
+        usable = losses.abs() >= torch.finfo(losses.dtype).tiny
+        weights = torch.where(usable, 1 / losses.abs(), 0.0)
         counts = self.rows["counts"]
         keep = torch.where(counts > 0, self.beta / (counts + 1) ** self.sigma, 0.0)
         take = (1 - keep) * weights[:, None]

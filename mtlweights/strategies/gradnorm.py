@@ -31,10 +31,10 @@ class GradNorm(GramStrategy):
     equations 1 and 2, algorithm 1.
 
     l_i(0) is the loss of the first step that has task i, and l_i / l_i(0) counts as 1 where l_i(0)
-    is 0. A negative loss, whose ratio grows as the loss falls, is refused. Means are over the tasks
-    present; the weights of absent tasks stay, and those present are rescaled to the rest of T.
-    Departure: weights are floored at 0.001 before the rescaling, where the paper lets a large step make
-    them negative.
+    is 0, or where either is negative: no rate of training is to be had from such a ratio. Means are
+    over the tasks present; the weights of absent tasks stay, and those present are rescaled to the rest
+    of T. Departure: weights are floored at 0.001 before the rescaling, where the paper lets a large step
+    make them negative.
 
     Public code differs: one much-used version has the sign of alpha inverted, so that slow tasks get
     *smaller* targets; others average L_grad instead of summing it, measure on all shared
@@ -51,7 +51,6 @@ class GradNorm(GramStrategy):
     space = {"alpha": (0.0, 3.0)}  # noqa: RUF012
     heads = "weighted"
     measured_at = "last_shared"
-    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     initial: Tensor
@@ -82,8 +81,8 @@ class GradNorm(GramStrategy):
         stored = self.initial.numpy()
         initial = np.where(np.isnan(stored[index]), losses, stored[index])
         stored[index] = initial
-        positive = initial > 0
-        ratio = np.where(positive, np.maximum(losses, 0) / np.where(positive, initial, 1.0), 1.0)
+        positive = (initial > 0) & (losses >= 0)
+        ratio = np.where(positive, losses / np.where(positive, initial, 1.0), 1.0)
         mean = ratio.mean()
         return ratio / mean if mean > 0 else np.ones_like(ratio)
 

@@ -38,8 +38,8 @@ class UncertaintyWeighting(LossStrategy):
     largest that did no harm on any problem (docs/disagreements.md has the figures). Where the losses' scales
     lie far apart, or training is short, a larger one, up to 0.025, may pay.
 
-    A loss of 0 takes no part in s, which would fall without end; its weight stays. A negative one, at
-    which L has no minimum, is refused. s stays within -80 and 80, far from where exp overflows.
+    A loss that is 0 or negative takes no part in s, which would fall without end: L has no minimum there.
+    Its weight stays what it is. s stays within -80 and 80, far from where exp overflows.
 
     Args:
         n_tasks: T.
@@ -53,7 +53,6 @@ class UncertaintyWeighting(LossStrategy):
     family = "learned loss weights"
     scale_degree = None  # s adapts to the scale of the losses
     weight_lr = 3e-4
-    positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     factor: Tensor
@@ -70,6 +69,7 @@ class UncertaintyWeighting(LossStrategy):
         factor = self.factor
         if present is not None:
             s, factor = s[present], factor[present]
+        s = torch.where(usable(losses), s, s.detach())
         return (factor * torch.exp(-s) * losses + torch.where(usable(losses), s / 2, 0.0)).sum()
 
     @torch.no_grad()
