@@ -31,6 +31,7 @@ class RowStore:
             self.names = (*strategy.row_state, *self.per_tensor)
         self.layout: dict[str, int] = {}  #: parameter name -> its elements, in the order of the columns
         self.flat: dict[str, Tensor] = {}
+        self.apart: dict[str, dict[str, Tensor]] = {}  #: rows of parameters that the last step did not have
 
     def lend(self, present: Sequence[int], layout: Mapping[str, int], like: Tensor) -> None:
         """Give the strategy its rows [m, P] of the tasks ``present``, in the order of ``layout``."""
@@ -42,24 +43,31 @@ class RowStore:
         self.strategy.rows = {k: x if whole else x[list(present)] for k, x in self.flat.items()}
 
     def _arrange(self, layout: dict[str, int], like: Tensor) -> None:
-        """Keep the rows in another order, with zeros for parameters that are new."""
+        """Keep the rows in another order, with zeros for parameters that are new or of another size.
+
+        Those of parameters that are not in it, as a layer that sits this step out, wait in ``apart``.
+        """
         old = self._by_name()
         for key in self.names:
-            pieces = [old.get(key, {}).get(name) for name in layout]
-            blank = [like.new_zeros(self.strategy.n_tasks, self._width(key, n)) for n in layout.values()]
-            self.flat[key] = torch.cat(
-                [b if p is None else p.to(b) for p, b in zip(pieces, blank, strict=True)], 1
-            )
+            pieces = old.get(key, {})
+            kept = []
+            for name, n in layout.items():
+                blank = like.new_zeros(self.strategy.n_tasks, self._width(key, n))
+                piece = pieces.pop(name, blank)
+                kept.append(piece.to(blank) if piece.shape == blank.shape else blank)
+            self.apart[key] = {name: piece.clone() for name, piece in pieces.items()}
+            self.flat[key] = torch.cat(kept, 1)
         self.layout = layout
 
     def _width(self, key: str, elements: int) -> int:
         return 1 if key in self.per_tensor else elements
 
     def _by_name(self) -> dict[str, dict[str, Tensor]]:
+        """All rows, those apart too, by state and parameter."""
         out = {}
         for key, flat in self.flat.items():
             pieces = flat.split([self._width(key, n) for n in self.layout.values()], 1)
-            out[key] = dict(zip(self.layout, pieces, strict=True))
+            out[key] = {**self.apart.get(key, {}), **dict(zip(self.layout, pieces, strict=True))}
         return out
 
     def take_back(self) -> dict[str, Tensor]:
@@ -103,7 +111,7 @@ class RowStore:
         """
         if state and set(state) != set(self.names):
             raise KeyError(f"rows of {', '.join(state)}, expected {', '.join(self.names) or 'none'}")
-        self.layout, self.flat = {}, {}
+        self.layout, self.flat, self.apart = {}, {}, {}
         for key, by_name in state.items():
             if key not in self.per_tensor:
                 self.layout = {name: piece.shape[1] for name, piece in by_name.items()}

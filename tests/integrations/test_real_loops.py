@@ -13,7 +13,7 @@ from tests.integrations.tiny import ROOT
 FOLDER = ROOT / "benchmarks" / "loops"
 PAGE = (ROOT / "docs" / "real_loops.md").read_text(encoding="utf-8")
 RUN = runpy.run_path(str(FOLDER / "run.py"))
-SCRIPTS = {"lightning_table": "uw", "trainer_tokens": "pcgrad", "plain_bert": "gradnorm"}
+SCRIPTS = {"lightning_table": "uw", "trainer_tokens": "pcgrad", "plain_bert": "nash_mtl"}
 STEPS = {"lightning_table": 1, "trainer_tokens": 2, "plain_bert": 1}  # of 24 examples
 
 
