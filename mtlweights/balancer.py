@@ -26,7 +26,7 @@ from .distributed import Ranks
 from .engine import Engine
 from .explain import explain
 from .gathering import Gatherer
-from .gradients import Found, after_backward, defer, full_precision, keep_compiled_graphs, refuse_transforms
+from .gradients import Found, full_precision, keep_compiled_graphs
 from .making import bind, make_strategy
 from .reading import (
     check_closure,
@@ -40,6 +40,7 @@ from .record import Leaves
 from .reminders import Reminders
 from .representation import Representation
 from .saved import check_saved
+from .scalars import after_backward, defer, refuse_transforms
 from .sharing import Shared, Sharing
 from .state import State
 from .step import Batch, Step
@@ -213,7 +214,7 @@ class Balancer:
         with torch.no_grad():
             total = found.plain_sum()
         run = partial(self._run, present, values, numbers, leaves)
-        return defer(total, run, leaves.graph, hang)
+        return defer(total, run, leaves.graph, hang, self._weigher.ranks.number == 1)
 
     def backward(
         self,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import gradients, sharded, writing
+from . import gradients, scalars, sharded, writing
 from .distributed import Ranks
 from .gathering import Gatherer
 from .gradients import Found
@@ -75,7 +75,7 @@ class Engine:
         if self.ranks.number > 1:
             mine = mine[[step.present.index(i) for i in present]]
             mine = mine * torch.stack(writing.shares(step, present, counts)) * self.ranks.number
-        scalar: Tensor = gradients.Weighted.apply(  # type: ignore[no-untyped-call]
+        scalar: Tensor = scalars.Weighted.apply(  # type: ignore[no-untyped-call]
             value, mine, partial(done, step), *values
         )
         return scalar

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import gradients, writing
+from . import gradients, scalars, writing
 from .closures import Evaluations
 from .engine import Engine
 from .step import Batch, Step
@@ -85,14 +85,14 @@ def scalar(
     if engine.ranks.number > 1:
         mine = mine * torch.stack(writing.shares(now, present, counts)) * engine.ranks.number
     tell = partial(_tell, decided if call.number == 1 else None, found, after)
-    result: Tensor = gradients.Weighted.apply(value, mine, tell, *values)  # type: ignore[no-untyped-call]
+    result: Tensor = scalars.Weighted.apply(value, mine, tell, *values)  # type: ignore[no-untyped-call]
     return result
 
 
 def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[], None]) -> None:
     if decided is not None:
         decided(step)
-    gradients.after_backward(after)
+    scalars.after_backward(after)
 
 
 def _weigh(engine: Engine, present: list[int], values: list[Tensor], counts: list[Any]) -> Step | None:

@@ -131,7 +131,7 @@ BREAKS = [
         "an optimizer in the backward pass steps before the state is proposed",
         "engine.py",
         "        decided(step)\n        return write()\n",
-        "        gradients.after_backward(partial(decided, step))\n        return write()\n",
+        "        scalars.after_backward(partial(decided, step))\n        return write()\n",
         "tests/test_balancer.py -k waits",
     ),
     Break(
@@ -178,7 +178,7 @@ BREAKS = [
     ),
     Break(
         "the graph is freed although another term of the backward goes through it",
-        "gradients.py",
+        "scalars.py",
         "keep = again or _shared_graph(ctx)",
         "keep = again",
         "tests/test_law_of_grad.py -k function_of_the_leaves",

@@ -30,7 +30,7 @@ class DualBalancing(JacobianStrategy):
     starts at 0, which makes the first step ``1 - beta`` times as long, and a task that joins later biased
     towards 0. No 1e-8 is added to losses or norms, so no scale of a loss matters. A loss of 0 has no
     logarithm: its task is left out of that step, with weight 0 and its average as it was. Of a negative
-    one, |l_i| is meant: g_i is ``grad l_i / |l_i|``, so it descends. A zero q_i adds nothing.
+    one its absolute value is meant: g_i is ``grad l_i / |l_i|``, so it descends. A zero q_i adds nothing.
 
     Args:
         n_tasks: T.
