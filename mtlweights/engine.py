@@ -138,7 +138,7 @@ class Engine:
         alike, once all tasks were agreed on.
         """
         tasks = batch.present if self.ranks.number == 1 else list(range(self.weigher.strategy.n_tasks))
-        return bool(batch.leaves.reach[tasks].any(1).all())
+        return batch.leaves.reached_by(sum(1 << i for i in tasks))
 
     def _rows_due(self, batch: Batch) -> bool:
         """Rows are needed now: always, but for held weights and for a LossStrategy with plain heads."""

@@ -28,14 +28,18 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
     often = f"{each} every {every} steps, one in all between" if every > 1 else each
     lines.append(f"Per step: {often if rows else 'one backward pass, and one into each head'}.")
     leaves = sharing.everything()
-    reach, names, sizes = leaves.reach, leaves.names, [p.numel() for p in leaves.params]
-    times = reach.sum(0)
-    if not times.any():
+    reach, names, sizes = (
+        [known.tasks for known in leaves.known],
+        leaves.names,
+        [p.numel() for p in leaves.params],
+    )
+    times = [tasks.bit_count() for tasks in reach]
+    if not any(times):
         return "\n".join([*lines, "What is shared is found at the first backward."])
     shared = [c for c in range(len(sizes)) if times[c] >= 2]
     lines.append(_line("Shared", shared, names, sizes))
     for i, task in enumerate(tasks):
-        own = [c for c in range(len(sizes)) if times[c] == 1 and reach[i, c]]
+        own = [c for c in range(len(sizes)) if reach[c] == 1 << i]
         lines.append(_line(f"Only {task}", own, names, sizes))
     unreached = [c for c in range(len(sizes)) if not times[c]]
     if unreached:
@@ -64,7 +68,11 @@ def _memory(engine: Engine) -> list[str]:
             "No gradient is kept as factors: no linear layer or embedding, or several batches or ranks."
         )
     each = [kept.get(name, size) for name, size in zip(leaves.names, sizes, strict=True)]
-    times, params, strategy = leaves.reach.sum(0).tolist(), leaves.params, engine.weigher.strategy
+    times, params, strategy = (
+        [known.tasks.bit_count() for known in leaves.known],
+        leaves.params,
+        engine.weigher.strategy,
+    )
     bytes_ = sum(n * k * p.element_size() for n, k, p in zip(times, each, params, strict=True))
     what = "a gradient per task"
     if isinstance(strategy, JacobianStrategy):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 PRODUCTS = {"AddmmBackward0": 2, "MmBackward0": 1}  # name -> place of the weight
+SEVERAL = ("_DDPSinkBackward", "CompiledFunctionBackward")  # nodes of several values
 UNSIGNED = 1 << 63  # a padding index of -1 arrives as an unsigned number
 Edge = tuple[Any, int]  # a node and which of its outputs, None at the end of the graph
 Probe = Callable[[Node, int], "frozenset[int] | None"]
@@ -55,7 +56,9 @@ class Graph:
         self.leaves: list[Tensor] = []
         self.nodes: list[Node] = []  #: of the leaves
         self.following: dict[Node, tuple[Edge, ...]] = {}  #: node -> what its gradient goes to
-        self.compiled = False
+        #: nodes that end in leaves: what else goes through any part of this graph goes through some of them
+        self.bottom: list[Node] = []
+        self.compiled = self._several = False
         self._probe = probe
         self._below: dict[Any, int] = {}
         self._through: dict[Edge, int] = {}  # for nodes of several values
@@ -76,58 +79,61 @@ class Graph:
                 if waiting:
                     stack += waiting
                     continue
-            below[node] = self._meet(node, edges)
+            below[node] = self._meet(node, edges) if edges else self._end(node)
             stack.pop()
         return self._value(root)
 
     def _meet(self, node: Node, edges: Sequence[Edge]) -> int:
         """The leaves below all values of a node whose following nodes are known."""
-        kind, param = type(node).__name__, leaf(node)
-        if param is not None:
-            if hasattr(param, "_is_anchor"):
-                raise ValueError(
-                    "A loss is the scalar of another balancer whose gradient is not known yet (several "
-                    "processes, FSDP2, an accumulation window): give this balancer the losses themselves, or "
-                    "the inner one a loss-based strategy."
-                )
-            self.nodes.append(node)
-            self.leaves.append(param)
-            return 1 << len(self.leaves) - 1
+        following, kind = self.following, type(node).__name__
         if kind == "CheckpointFunctionBackward":
             raise ValueError(
                 "Reentrant activation checkpointing hides parameters from per-task gradients: "
                 "use checkpoint(..., use_reentrant=False)."
             )
-        self.compiled |= kind == "CompiledFunctionBackward"
-        found = 0
+        found, last = 0, True
         for edge in edges:
-            found |= self._value(edge)
+            if edge[0] is not None:
+                found |= self._value(edge) if self._several else self._below[edge[0]]
+                last = last and not following[edge[0]]
+        if last:
+            self.bottom.append(node)
+        if kind in SEVERAL:
+            self._several = True
+            self.compiled |= kind == "CompiledFunctionBackward"
         return found
+
+    def _end(self, node: Node) -> int:
+        """A leaf, if this node accumulates the gradient of one."""
+        param = leaf(node)
+        if param is None:
+            return 0
+        if param.dim() == 0 and hasattr(param, "_is_anchor"):
+            raise ValueError(
+                "A loss is the scalar of another balancer whose gradient is not known yet (several "
+                "processes, FSDP2, an accumulation window): give this balancer the losses themselves, or "
+                "the inner one a loss-based strategy."
+            )
+        self.nodes.append(node)
+        self.leaves.append(param)
+        return 1 << len(self.leaves) - 1
 
     def _value(self, edge: Edge) -> int:
         """The leaves below one value of a node that was met."""
         node = edge[0]
-        if node is None:
-            return 0
         kind = type(node).__name__
-        if kind == "_DDPSinkBackward":
-            return self._value(self.following[node][edge[1]])
-        if kind != "CompiledFunctionBackward":
+        if kind not in SEVERAL:
             return self._below[node]
+        edges = self.following[node]
+        if kind == "_DDPSinkBackward":
+            return self._value(edges[edge[1]]) if edges[edge[1]][0] is not None else 0
         if edge not in self._through:
             places = self._probe(*edge)
-            edges = self.following[node]
             found = 0
             for k in range(len(edges)) if places is None else places:
-                found |= self._value(edges[k])
+                found |= self._value(edges[k]) if edges[k][0] is not None else 0
             self._through[edge] = found
         return self._through[edge]
-
-    def bottom(self) -> Iterator[Node]:
-        """The nodes that end in leaves: what else goes through any part of this graph goes through some."""
-        for node, edges in self.following.items():
-            if edges and all(n is None or n not in self.following or not self.following[n] for n, _ in edges):
-                yield node
 
     def order(self) -> list[tuple[int, int]]:
         """When each leaf is used last in the forward pass: the operation, and the place in a compiled one."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
@@ -25,6 +24,8 @@ class Known:
     name: str
     place: int  #: in the model; behind it, in the order of meeting
     tasks: int = 0  #: bit i: task i has reached it
+    own: bool = True  #: an ``nn.Parameter``
+    whole: bool = False  #: seen to be no part of a sharded one
 
 
 @dataclass(eq=False)
@@ -45,11 +46,17 @@ class Leaves:
         """Of the parameters; those outside the model are numbered."""
         return [known.name for known in self.known]
 
+    def reached_by(self, tasks: int) -> bool:
+        """Whether each of these tasks reaches any of them, now or in an earlier backward."""
+        anywhere = 0
+        for known in self.known:
+            anywhere |= known.tasks
+        return tasks & ~anywhere == 0
+
     @property
-    def reach(self) -> np.ndarray:
-        """Bool [T, n]: the task reaches it, now or in an earlier backward."""
-        masks = [known.tasks for known in self.known]
-        return np.array([[mask >> i & 1 for mask in masks] for i in range(self.n_tasks)], dtype=bool)
+    def shared(self) -> list[bool]:
+        """Whether two tasks reach it, now or in earlier backwards [n]."""
+        return [known.tasks.bit_count() >= 2 for known in self.known]
 
     @property
     def inside(self) -> int:
@@ -63,10 +70,10 @@ class Leaves:
             known.tasks |= tasks
 
     @cached_property
-    def parameters(self) -> np.ndarray:
-        """Bool [n]: a parameter. Beside an ``nn.Parameter`` any other leaf is an input of the network."""
-        own = np.array([isinstance(p, nn.Parameter) for p in self.params], dtype=bool)
-        return own if own.any() else ~own
+    def parameters(self) -> list[bool]:
+        """Whether it is a parameter [n]. Beside an ``nn.Parameter`` any other leaf is an input."""
+        own = [known.own for known in self.known]
+        return own if any(own) else [True] * len(own)
 
     @cached_property
     def order(self) -> list[tuple[int, int]]:
@@ -113,7 +120,8 @@ class Record:
             if key in entries and entries[key].param is ref:
                 del entries[key]
 
-        entries[key] = Known(weakref.ref(param, forget), name, place, self._saved.get(name, 0))
+        own = isinstance(param, nn.Parameter)
+        entries[key] = Known(weakref.ref(param, forget), name, place, self._saved.get(name, 0), own)
         return entries[key]
 
     def _read_model(self) -> dict[str, Known]:

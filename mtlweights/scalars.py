@@ -119,7 +119,7 @@ def _shared_graph(ctx: Any) -> bool:
     in_it = torch._C._will_engine_execute_node
     if any(node is not ctx and node.run is not None and in_it(node) for node in list(_waiting)):
         return True
-    through = ctx.graph is not None and any(in_it(node) for node in ctx.graph.bottom())
+    through = ctx.graph is not None and any(in_it(node) for node in ctx.graph.bottom)
     if through and not ctx.shares:
         raise ValueError(
             "With several processes no other term of a backward may go through the forward pass of the "

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from . import graph, sharded
 from .gradients import size
 from .graph import Graph
-from .record import OUTSIDE, Leaves, Record
+from .record import OUTSIDE, Known, Leaves, Record
 
 Shared = str | nn.Module | Callable[[str], bool] | Iterable[Tensor | nn.Module]
 
@@ -37,7 +36,7 @@ class Sharing:
     def __init__(self, tasks: Sequence[str], model: nn.Module | None, shared: Shared = "auto") -> None:
         self.tasks, self.model = tuple(tasks), model
         self.record = Record(model)
-        self.where: list[tuple[str, int]] = []  #: names and sizes of what was last measured
+        self._measured: list[Known] = []  # last
         self._checked = False
         if model is None and callable(shared) and not isinstance(shared, nn.Module):
             raise ValueError(
@@ -80,15 +79,18 @@ class Sharing:
             return self.arrange(p for p in self.model.parameters() if p.requires_grad)
         behind = Graph(losses, self.record.probe)
         found = behind.leaves
-        for param in found:
-            sharded.check_leaf(param)
         if everywhere:  # inputs of the network are each rank's own
             found = self.record.everything(p for p in found if isinstance(p, nn.Parameter))
         leaves = self.arrange(found, behind)
-        masks = {id(param): 0 for param in behind.leaves}
-        for i, reached in zip(present, behind.reached, strict=True):
-            for k, param in enumerate(behind.leaves):
-                masks[id(param)] |= (reached >> k & 1) << i
+        for known, param in zip(leaves.known, leaves.params, strict=True):
+            if not known.whole:
+                sharded.check_leaf(param)
+                known.whole = True
+        pairs = list(zip(present, behind.reached, strict=True))
+        masks = {
+            id(param): sum((reached >> k & 1) << i for i, reached in pairs)
+            for k, param in enumerate(behind.leaves)
+        }
         leaves.here = [masks.get(id(param), 0) for param in leaves.params]
         if not everywhere:
             leaves.learn(leaves.here)
@@ -114,15 +116,16 @@ class Sharing:
         Raises:
             ValueError: the tasks at hand share no trainable parameter.
         """
-        reach = leaves.reach
+        known = leaves.known
         if isinstance(self.shared, str):
-            times = reach.sum(0)
-            least = 2 if where != "all" and (len(present) > 1 or (times >= 2).any()) else 1
-            columns = np.flatnonzero(leaves.parameters & (times >= least)).tolist()
+            least = 2 if where != "all" and (len(present) > 1 or any(leaves.shared)) else 1
+            own = leaves.parameters
+            columns = [c for c, k in enumerate(known) if own[c] and k.tasks.bit_count() >= least]
         else:
             chosen = self._chosen()
             columns = [c for c, param in enumerate(leaves.params) if id(param) in chosen]
-        if not columns or (len(present) > 1 and not reach[np.ix_(present, columns)].any()):
+        here = sum(1 << i for i in present)
+        if not columns or (len(present) > 1 and not any(known[c].tasks & here for c in columns)):
             names = ", ".join(self.tasks[i] for i in present)
             raise ValueError(
                 f"The tasks {names} share no trainable parameter"
@@ -132,8 +135,14 @@ class Sharing:
             )
         if where == "last_shared":
             columns = self._last_layer(leaves, columns, agree)
-        self.where = [(leaves.known[c].name, size(leaves.params[c])) for c in columns]
+        self._measured = [known[c] for c in columns]
         return columns
+
+    @property
+    def where(self) -> list[tuple[str, int]]:
+        """Names and sizes of what was last measured."""
+        found = ((known.name, known.param()) for known in self._measured)
+        return [(name, size(param)) for name, param in found if param is not None]
 
     def _chosen(self) -> set[int]:
         """The parameters named in ``shared``, by the objects that they are now."""
@@ -169,3 +178,7 @@ class Sharing:
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.record.load_state_dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has measured nothing."""
+        return {**self.__dict__, "_measured": []}

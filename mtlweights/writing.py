@@ -19,7 +19,7 @@ from .step import Batch, Step
 
 def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tensor]) -> Found:
     """For every parameter its weighted rows, or its piece of a direction."""
-    shared = leaves.reach.sum(0) >= 2
+    shared = leaves.shared
     per_row = (step.trunk, step.heads) if step.stack is None else step.stack
     trunk, heads = (_items(weights, len(rows)) for weights in per_row)
     found: Found = []
@@ -46,12 +46,11 @@ def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
         for k, gradient in zip(where, part, strict=True):
             found[k] = gradient
 
-    reach = leaves.reach
-    times = reach.sum(0)
+    tasks = [known.tasks for known in leaves.known]
     for i, place, value, share in zip(batch.present, at, batch.values, part, strict=True):
-        one_pass([value], [heads[place] * share], np.flatnonzero(reach[i] & (times == 1)).tolist(), True)
+        one_pass([value], [heads[place] * share], [k for k, t in enumerate(tasks) if t == 1 << i], True)
     weights = [trunk[place] * share for place, share in zip(at, part, strict=True)]
-    one_pass(batch.values, weights, np.flatnonzero(times >= 2).tolist(), batch.retain_graph)
+    one_pass(batch.values, weights, [k for k, t in enumerate(leaves.shared) if t], batch.retain_graph)
     if ranks.number > 1:
         ranks.total(found, leaves)
     return [(param, g) for param, g in zip(params, found, strict=True) if g is not None]

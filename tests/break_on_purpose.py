@@ -166,7 +166,8 @@ BREAKS = [
         "a parameter that is met later gets no gradient",
         "sharing.py",
         "        found = behind.leaves\n",
-        "        met = self.record.entries\n        found = [p for p in behind.leaves if not met or id(p) in met]\n",
+        "        met = self.record.entries\n"
+        "        found = [p for p in behind.leaves if not met or id(p) in met]\n",
         "tests/test_law_of_grad.py -k plain_sum",
     ),
     Break(
