@@ -440,10 +440,8 @@ class Silent(nn.Module):
 
 @pytest.mark.parametrize("name", ["uw", "pcgrad"])
 def test_a_batch_without_any_label_adds_nothing(name, tmp_path):
-    blank = {
-        "ner_labels": torch.full_like(examples()[0]["ner_labels"], -100),
-        "cls_labels": torch.tensor(-100),
-    }
+    ner = torch.full_like(examples()[0]["ner_labels"], -100)
+    blank = {"ner_labels": ner, "cls_labels": torch.tensor(-100)}
     none = [{**e, **blank} for e in examples(16)]
     run = trainer(tmp_path, name, data=none)
     start = weights_of(run.model)
