@@ -65,11 +65,11 @@ BREAKS = [
         "tests/test_balancer.py -k fairgrad",
     ),
     Break(
-        "a new gradient replaces the one that is there",
+        "a new gradient replaces the one that is there, of a micro-batch before (DDP)",
         "gradients.py",
         "        param.grad.add_(gradient)\n",
         "        param.grad = gradient\n",
-        "tests/test_balancer.py -k existing",
+        "tests/test_law_of_grad.py -k written",
     ),
     Break(
         "a step that the device skipped is taken for one",

@@ -5,6 +5,7 @@ import gc
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -381,3 +382,33 @@ def test_what_is_kept_of_a_layer_waits_while_it_sits_out(name):
     net.heads = nn.ModuleDict({task: nn.Linear(6, 1) for task in TASKS})
     resumed(net.losses(torch.randn(8, 3), torch.randn(8, 3), TASKS, [], 0)).backward()
     assert net.first.weight.grad.isfinite().all()
+
+
+@pytest.fixture
+def one_process():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["gradnorm", "pcgrad", "graddrop"])
+def test_what_is_written_under_ddp_is_what_a_leaf_would_get(name, one_process):
+    """Added to the gradient that is there, hooks of both kinds called once with the final one."""
+    found = []
+    for wrapped in (True, False):
+        model, calls = Net(), []
+        model.first.weight.register_hook(lambda g: g.clamp(-0.01, 0.01))
+        model.first.weight.register_post_accumulate_grad_hook(
+            lambda p, calls=calls: calls.append(p.grad.clone())
+        )
+        outer = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if wrapped else None
+        balancer = Balancer(name, TASKS, outer or model)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            x, y = torch.randn(8, 3), torch.randn(8, 3)
+            losses = model.losses(x, y, TASKS, [0], 0)
+            balancer(losses).backward()
+        assert len(calls) == 2 and torch.equal(calls[1], model.first.weight.grad)
+        found.append([torch.zeros(()) if p.grad is None else p.grad for p in model.parameters()])
+    same(*found)

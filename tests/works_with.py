@@ -251,6 +251,7 @@ def joined() -> None:
         with ddp.join():
             step(ddp)
     finally:
+        dist.barrier()  # its thread still holds what join() sent, and would want the interpreter to free it
         dist.destroy_process_group()
 
 
