@@ -214,7 +214,7 @@ class Balancer:
         with torch.no_grad():
             total = found.plain_sum()
         run = partial(self._run, present, values, numbers, leaves)
-        return defer(total, run, leaves.graph, hang, self._weigher.ranks.number == 1)
+        return defer(total, run, leaves.graph, hang, self._weigher.ranks.shares_forward)
 
     def backward(
         self,

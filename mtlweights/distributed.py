@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .gradients import Row, shape, size
 from .record import Leaves
@@ -44,6 +45,11 @@ class Ranks:
     def number(self) -> int:
         """How many there are, 1 where there is no group."""
         return dist.get_world_size(self.group) if dist.is_available() and dist.is_initialized() else 1
+
+    @property
+    def shares_forward(self) -> bool:
+        """Other terms may go through the forward pass of the losses; in DDP's own forward its outputs do."""
+        return self.number == 1 or getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
 
     def check_join(self) -> None:
         """Raise ValueError inside DDP's ``join()``: a rank without input answers only DDP's own calls."""

@@ -98,10 +98,17 @@ def test_db_mtl_all_parts_have_the_norm_of_the_longest():
         assert np.linalg.norm(first("db_mtl", jacobian) - rest) == pytest.approx(longest, rel=1e-5)
 
 
-def test_db_mtl_leaves_out_a_loss_that_is_not_positive():
+def test_db_mtl_takes_a_negative_loss_by_its_absolute_value():
+    runs = [Run("db_mtl", 2) for _ in range(2)]
+    for loss in (0.5, 2.0):
+        found, right = (run.step(B, [0.7, sign * loss]) for run, sign in zip(runs, (-1, 1), strict=True))
+        assert found == right and runs[0].weights.tolist() == runs[1].weights.tolist()
+
+
+def test_db_mtl_leaves_out_a_loss_of_zero():
     run = Run("db_mtl", 2)
-    for bad in (0.0, -1.0):
-        assert run.step(B, [0.5, bad]) == near((4, 0))
+    for _ in range(2):
+        assert run.step(B, [0.5, 0.0]) == near((4, 0))
         assert run.weights.tolist() == [2, 0]
     assert run.kept["counts"].tolist() == [[2], [0]]
     assert run.step(B, [1.0, 1.0])[1] > 0  # its first gradient counts in full

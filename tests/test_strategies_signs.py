@@ -163,3 +163,16 @@ def test_the_page_names_the_strategies_that_refuse_negative_losses():
     assert set(REFUSED) == set(
         line.split("refused by ")[1].split("; and by")[0].replace("`", "").replace(",", " ").split()
     )
+
+
+def test_a_negative_loss_keeps_its_weight_under_uw_and_gradnorm():
+    """No scale and no rate is learned from one: s stays, and its ratio counts as 1."""
+    loss = make("uw", 2)
+    losses = torch.tensor([2.0, -3.0], requires_grad=True)
+    value = loss.combine(losses)
+    weights, scale = torch.autograd.grad(value, [losses, loss.log_variance])
+    assert weights.tolist() == [0.5, 0.5] and scale[1] == 0 and scale[0] != 0
+    norm = make("gradnorm", 2)
+    for now in ([2.0, -3.0], [1.0, -4.0]):
+        norm.weights(np.eye(2), np.array(now))
+    assert norm._relative_rate(np.array([1.0, -4.0]), np.arange(2)).tolist() == [0.5 / 0.75, 1 / 0.75]
