@@ -102,7 +102,7 @@ def test_db_mtl_takes_a_negative_loss_by_its_absolute_value():
     runs = [Run("db_mtl", 2) for _ in range(2)]
     for loss in (0.5, 2.0):
         found, right = (run.step(B, [0.7, sign * loss]) for run, sign in zip(runs, (-1, 1), strict=True))
-        assert found == right and runs[0].weights.tolist() == runs[1].weights.tolist()
+        assert np.array_equal(found, right) and runs[0].weights.tolist() == runs[1].weights.tolist()
 
 
 def test_db_mtl_leaves_out_a_loss_of_zero():
