@@ -133,12 +133,13 @@ class Engine:
 
     # which way --------------------------------------------------------------------------------------------
 
+    def _tasks(self, present: list[int]) -> list[int]:
+        """The tasks a choice of way may look at: under DDP all ranks must choose alike, so all."""
+        return present if self.ranks.number == 1 else list(range(self.weigher.strategy.n_tasks))
+
     def _known(self, batch: Batch) -> bool:
-        """What the tasks at hand reach is known: at once on one rank; under DDP, where all ranks must choose
-        alike, once all tasks were agreed on.
-        """
-        tasks = batch.present if self.ranks.number == 1 else list(range(self.weigher.strategy.n_tasks))
-        return batch.leaves.reached_by(sum(1 << i for i in tasks))
+        """What these tasks reach is known: at once on one rank, under DDP once it was agreed on."""
+        return batch.leaves.reached_by(sum(1 << i for i in self._tasks(batch.present)))
 
     def _rows_due(self, batch: Batch) -> bool:
         """Rows are needed now: always, but for held weights and for a LossStrategy with plain heads."""
@@ -147,8 +148,7 @@ class Engine:
             return True
         if isinstance(weigher.strategy, LossStrategy):
             return False
-        tasks = batch.present if self.ranks.number == 1 else list(range(weigher.strategy.n_tasks))
-        held = weigher.every > 1 and not bool(weigher.state.held[:, tasks].isnan().any())
+        held = weigher.every > 1 and not bool(weigher.state.held[:, self._tasks(batch.present)].isnan().any())
         return not held or int(weigher.strategy.step) % weigher.every == 0
 
     def _last_layer_suffices(self, batch: Batch) -> bool:
