@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtlweights.cli.listing import strategies
 from mtlweights.strategies import get
+from mtlweights.strategies.catalogue import strategies
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- strategies -->\n", "<!-- end of strategies -->\n"

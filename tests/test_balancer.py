@@ -259,11 +259,11 @@ def test_gradnorm_measures_at_the_layer_used_last():
 
 
 def test_gradnorm_takes_rows_of_one_layer_only(monkeypatch):
-    from mtlweights import gradients
+    from mtlweights.gradients import task_gradients
 
-    sizes, plain = [], gradients.rows
+    sizes, plain = [], task_gradients.rows
     monkeypatch.setattr(
-        gradients,
+        task_gradients,
         "rows",
         lambda losses, params, *a, **k: sizes.append(len(params)) or plain(losses, params, *a, **k),
     )
@@ -410,13 +410,13 @@ def test_metrics_of_a_gradient_method():
 
 
 def test_gramian_is_exact_over_millions_of_elements():
-    from mtlweights import gradients
+    from mtlweights.gradients import task_gradients
 
     g = torch.Generator().manual_seed(0)
     flat = torch.randn(3, 3_000_000, generator=g) * torch.tensor([[1e-3], [1.0], [1e3]]) + 0.01
     rows = [[r[:5], r[5:40_000].view(-1, 5), r[40_000:]] for r in flat]
     exact = (flat.double() @ flat.double().T).numpy()
-    found = gradients.gramian(rows, [0, 1, 2])
+    found = task_gradients.gramian(rows, [0, 1, 2])
     assert found.dtype == torch.float64
     found = found.numpy()
     size = np.sqrt(np.diag(exact))

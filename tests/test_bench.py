@@ -11,12 +11,12 @@ import pytest
 import torch
 from test_pool import pretend
 
-from mtlweights import data
+from mtlweights import problems
 from mtlweights.bench import RunSpec, load_suite, read_results, results, run_suite
+from mtlweights.bench.report import text_tables
 from mtlweights.bench.results import read_result, runs_folder, write_result
 from mtlweights.bench.run import run
-from mtlweights.report import text_tables
-from mtlweights.tasks import Task
+from mtlweights.problems import Task
 from mtlweights.train import Settings
 
 NER = Task("ner", "tokens", ("span_f1",), ("O", "B-x", "I-x"))
@@ -36,8 +36,8 @@ def toy(monkeypatch):
         return SimpleNamespace(name=spec, tasks=tasks, settings=settings, splits=load.splits, notes=())
 
     load.splits = {"train": [{"input": [1.0], "targets": {"age": 2.0}}]}
-    monkeypatch.setattr(data, "load", load)
-    monkeypatch.setattr(data, "problems", lambda: ["toy", "tagging"])
+    monkeypatch.setattr(problems, "load", load)
+    monkeypatch.setattr(problems, "problems", lambda: ["toy", "tagging"])
     return loaded
 
 
@@ -67,7 +67,7 @@ def test_a_suite_becomes_runs(tmp_path, toy):
 
 
 def test_later_settings_win(tmp_path, toy):
-    (spec, *_) = suite(tmp_path, GOOD).runs("toy", data.load("toy"), {"batch_size": 99})
+    (spec, *_) = suite(tmp_path, GOOD).runs("toy", problems.load("toy"), {"batch_size": 99})
     # problem's default < suite < the suite's for this problem < overrides; 1e-3 is a number, not text
     assert spec.settings == Settings(epochs=3, lr=0.001, batch_size=99, seed=0)
 
@@ -218,7 +218,7 @@ def test_only_what_is_missing_or_failed_runs_again(tmp_path, toy, capsys):
 def test_other_data_are_named_and_computed_again(tmp_path, toy, capsys, monkeypatch):
     found = suite(tmp_path, GOOD)
     first = run_suite(found, tmp_path, jobs=1, progress=False, runner=pretend)
-    monkeypatch.setattr(data.load, "splits", {"train": [{"input": [1.0], "targets": {"age": 2.5}}]})
+    monkeypatch.setattr(problems.load, "splits", {"train": [{"input": [1.0], "targets": {"age": 2.5}}]})
     again = run_suite(found, tmp_path, jobs=1, runner=pretend)
     assert [a["id"] for a in again] == [b["id"] for b in first]
     assert len({result["data"] for result in first + again}) == 2
@@ -244,14 +244,14 @@ def test_a_digest_follows_every_value_and_the_labels():
     def of(labels=("a", "b"), value=1.0, word="x", part="train"):
         tasks = (Task("kind", "classification", ("accuracy",), labels),)
         rows = [{"input": [word, value], "targets": {"kind": 0}}] * 1500
-        return data.digest(SimpleNamespace(tasks=tasks, splits={part: rows, "dev": rows[:1]}))
+        return problems.digest(SimpleNamespace(tasks=tasks, splits={part: rows, "dev": rows[:1]}))
 
     others = [of(labels=("b", "a")), of(value=1.0 + 2**-52), of(word="y"), of(part="test")]
     assert of() == of() and len({of(), *others}) == 5
     arrays = [
         SimpleNamespace(tasks=(), splits={"train": [{"input": torch.full((2,), x)}]}) for x in (1, 1, 2)
     ]
-    assert data.digest(arrays[0]) == data.digest(arrays[1]) != data.digest(arrays[2])
+    assert problems.digest(arrays[0]) == problems.digest(arrays[1]) != problems.digest(arrays[2])
 
 
 def test_another_setting_is_another_run(tmp_path, toy):
@@ -441,7 +441,7 @@ def test_whatever_goes_wrong_in_a_run_is_in_its_result(monkeypatch):
     def load(spec):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(problems, "load", load)
     result = run(RunSpec("toy", "equal", None, Settings()))
     assert result["status"] == "failed"
     assert (result["error"]["type"], result["error"]["message"]) == ("OSError", "the disk is gone")

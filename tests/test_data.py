@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from mtlweights.data import download
-from mtlweights.data.readers import CONLLU, column_names, read_columns, read_table
+from mtlweights.problems.data import download
+from mtlweights.problems.data.readers import CONLLU, column_names, read_columns, read_table
 
 CONLLU_TEXT = """\ufeff# sent_id = 1
 # text = Don't go

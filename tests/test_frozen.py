@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtlweights.models import (
+from mtlweights.problems.models import (
     BiLSTM,
     FrozenInputs,
     FrozenStates,
@@ -20,13 +20,13 @@ from mtlweights.models import (
     load_tokenizer,
     pretrained,
 )
-from mtlweights.models.transformer import load_model
+from mtlweights.problems.models.transformer import load_model
 
 SENTENCES = [["The", "dog", "barks", "unbelievably"], ["Hi"], [], ["The", "\u200d", "cat", "2024"]]
 
 SCRIPT = """
 import sys
-from mtlweights.models import FrozenStates, frozen
+from mtlweights.problems.models import FrozenStates, frozen
 ran = []
 run = frozen.load_model
 frozen.load_model = lambda name: ran.append(name) or run(name)

@@ -8,8 +8,8 @@ from functools import cache
 
 import pytest
 
-from mtlweights.data import grammar
-from mtlweights.tasks.metrics import span_f1
+from mtlweights.problems.data import grammar
+from mtlweights.problems.metrics import span_f1
 
 
 @cache

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtlweights.models import PairInputs, SubwordInputs, TableInputs, WordInputs, load_tokenizer
-from mtlweights.models.inputs import MAX_CHARS
+from mtlweights.problems.models import PairInputs, SubwordInputs, TableInputs, WordInputs, load_tokenizer
+from mtlweights.problems.models.inputs import MAX_CHARS
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from mtlweights.tasks import metrics
+from mtlweights.problems import metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

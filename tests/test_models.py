@@ -6,7 +6,8 @@ import pickle
 import pytest
 import torch
 
-from mtlweights.models import (
+from mtlweights.problems import Task
+from mtlweights.problems.models import (
     MLP,
     BiLSTM,
     MultiTaskModel,
@@ -19,8 +20,7 @@ from mtlweights.models import (
     make_head,
     pretrained,
 )
-from mtlweights.models.transformer import load_model
-from mtlweights.tasks import Task
+from mtlweights.problems.models.transformer import load_model
 
 SENTENCES = [
     ["The", "dog", "barks"],
@@ -367,5 +367,5 @@ def test_a_target_for_no_task_is_refused():
 def test_pretrained_names(monkeypatch):
     assert pretrained("bert-base-cased") == "bert-base-cased"
     assert pretrained("minilm").endswith("model")
-    monkeypatch.setattr("mtlweights.models.transformer.find_spec", lambda name: None)
+    monkeypatch.setattr("mtlweights.problems.models.transformer.find_spec", lambda name: None)
     assert pretrained("minilm") == "sentence-transformers/all-MiniLM-L6-v2"

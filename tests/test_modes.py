@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from mtlweights import Balancer, factors, graph
-from mtlweights.inner import inner
+from mtlweights import Balancer
+from mtlweights.gradients import factored, graph
+from mtlweights.gradients.inner_products import inner
 from mtlweights.strategies import GramStrategy
 from tests.toys import assert_same, batch, gradients_of, naive_gram, naive_rows, names, toy
 from tests.toys import losses_of as toy_losses
@@ -245,8 +246,8 @@ def assert_gram(found, expected):
 def forced(monkeypatch, mode):
     """Keep every weight's factors that can be kept, and take their Gramian in one way only."""
     if mode in ("closed", "formed"):
-        monkeypatch.setattr(factors, "_faster", lambda *arguments: True)
-        monkeypatch.setattr(factors, "_closed", lambda *arguments: 0 if mode == "closed" else 1 << 60)
+        monkeypatch.setattr(factored, "_faster", lambda *arguments: True)
+        monkeypatch.setattr(factored, "_closed", lambda *arguments: 0 if mode == "closed" else 1 << 60)
         return "auto"
     return mode
 
@@ -281,7 +282,7 @@ def test_incoming_factor_and_accumulation(mode, scale, forced):
 
 def planned(losses, params, all_of_them):
     losses = list(losses)
-    return factors.plan(graph.Graph(losses, lambda *_: None), len(losses), params, all_of_them)
+    return factored.plan(graph.Graph(losses, lambda *_: None), len(losses), params, all_of_them)
 
 
 FACTORED = {

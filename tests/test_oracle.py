@@ -21,7 +21,7 @@ from torchjd.aggregation import (
 from torchjd.linalg import QuadprogProjector
 
 from mtlweights import Balancer
-from mtlweights.strategies.pcgrad import random_orders
+from mtlweights.strategies.gram.pcgrad import random_orders
 from tests.oracle import KINDS, SCALES, T, apart, direction, jacobian, jacobians, make, theirs, weights_of
 
 # cvxpy, when TorchJD's Nash-MTL builds its problem

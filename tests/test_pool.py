@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from mtlweights import files
 from mtlweights.bench import worker
 from mtlweights.bench.pool import run_pool
+from mtlweights.bench.report import text_tables
 from mtlweights.bench.results import read_result, read_results, runs_folder, write_result
 from mtlweights.bench.runspec import RunSpec
-from mtlweights.report import text_tables
+from mtlweights.files import atomic
 from mtlweights.train import Settings
 
 TASKS = {
@@ -179,7 +179,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
     left.write_text("{")
     claim = runs / ".another.claim"
     claim.write_text("process 1 on another machine")
-    with files.replacing(runs / "x.json") as file:
+    with atomic.replacing(runs / "x.json") as file:
         file.write(b"[]")
         pool([spec], tmp_path)  # and a file that is being written is let be
     assert (

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from mtlweights import Balancer, factors, strategies
-from mtlweights.inner import by_strips, compensated, inner, mix
+from mtlweights import Balancer, strategies
+from mtlweights.gradients import factored
+from mtlweights.gradients.inner_products import by_strips, compensated, inner, mix
 from mtlweights.strategies import GramStrategy, JacobianStrategy
 from tests.toys import Line, names, nearly_opposed
 
@@ -129,9 +130,9 @@ def gram_of(rows):
 def test_every_mode(mode, factor, monkeypatch):
     """Products of rows, and of factors: over samples, over tokens, and of gradients formed from them."""
     if mode in ("samples", "formed"):
-        monkeypatch.setattr(factors, "_closed", lambda *_: -1 if mode == "samples" else 1 << 60)
-        monkeypatch.setattr(factors, "BLOCK", 100)  # several blocks
-        monkeypatch.setattr(factors, "LARGE", 100)
+        monkeypatch.setattr(factored, "_closed", lambda *_: -1 if mode == "samples" else 1 << 60)
+        monkeypatch.setattr(factored, "BLOCK", 100)  # several blocks
+        monkeypatch.setattr(factored, "LARGE", 100)
     model = Net()
     balancer = Balancer(
         Probe, names(2), model, gradients={"samples": "gramian", "formed": "gramian"}.get(mode, mode)

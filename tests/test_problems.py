@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mtlweights import Balancer, data, train
-from mtlweights.data import Problem, builtin
-from mtlweights.tasks import Task
+from mtlweights import Balancer, problems, train
+from mtlweights.problems import Problem, Task
+from mtlweights.problems.data import builtin
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def check_problem(problem):
 
 @pytest.mark.parametrize("name", ["tagging", "breast_cancer"])
 def test_embedded_problems(name):
-    assert name in data.problems()
-    problem = data.load(name)
+    assert name in problems.problems()
+    problem = problems.load(name)
     assert problem.name == name
     check_problem(problem)
 
 
 def test_breast_cancer_has_no_target_among_its_inputs():
-    problem = data.load("breast_cancer")
+    problem = problems.load("breast_cancer")
     rows = [example for split in problem.splits.values() for example in split]
     assert len(rows) == 569
     x = torch.tensor([row["input"] for row in rows], dtype=torch.float64)
@@ -77,7 +77,7 @@ def test_breast_cancer_has_no_target_among_its_inputs():
 
 
 def test_tagging_is_learned_but_not_to_the_end():
-    problem = data.load("tagging")
+    problem = problems.load("tagging")
     torch.manual_seed(0)
     model = problem.build()
     balancer = Balancer("equal", ["ner", "pos"], model)
@@ -102,12 +102,12 @@ def test_tagging_is_learned_but_not_to_the_end():
 )
 def test_a_wrong_spec_is_refused_in_one_line(spec, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")) as caught:
-        data.load(spec)
+        problems.load(spec)
     assert "\n" not in str(caught.value)
 
 
 def test_options_reach_the_encoder():
-    problem = data.load("tagging:hidden=8,dropout=0")
+    problem = problems.load("tagging:hidden=8,dropout=0")
     assert problem.name == "tagging:hidden=8,dropout=0"
     encoder = problem.encoder()
     assert encoder.token_dim == 16
@@ -134,7 +134,7 @@ def test_tweets_match_without_case_and_masked_numbers_and_equal_ones_in_order():
 
 
 def test_tweebank(data_dir):
-    problem = data.load("tweebank")
+    problem = problems.load("tweebank")
     assert [len(problem.splits[part]) for part in ("train", "dev", "test")] == [1639, 710, 1201]
     words = [sum(len(example["input"]) for example in split) for split in problem.splits.values()]
     assert words == [24753, 11759, 19095]
@@ -148,7 +148,7 @@ def test_tweebank(data_dir):
 
 
 def test_sick(data_dir):
-    problem = data.load("sick")
+    problem = problems.load("sick")
     assert [len(problem.splits[part]) for part in ("train", "dev", "test")] == [4500, 500, 4927]
     entailment, relatedness = problem.tasks
     assert entailment.labels == ("CONTRADICTION", "ENTAILMENT", "NEUTRAL")
@@ -160,7 +160,7 @@ def test_sick(data_dir):
 
 
 def test_abalone(data_dir):
-    problem = data.load("abalone")
+    problem = problems.load("abalone")
     assert [len(problem.splits[part]) for part in ("train", "dev", "test")] == [2923, 627, 627]
     assert all(len(example["input"]) == 7 for example in problem.splits["train"])
     sex, rings = problem.tasks
@@ -182,7 +182,7 @@ def conllu(tmp_path):
 
 
 def test_own_sentences_from_one_file(conllu):
-    problem = data.load(f"conll:{conllu}", tokens="form", tags={"ner": "4", "pos": "upos"})
+    problem = problems.load(f"conll:{conllu}", tokens="form", tags={"ner": "4", "pos": "upos"})
     assert [len(problem.splits[part]) for part in ("train", "dev", "test")] == [32, 4, 4]
     assert sorted(example["input"] for s in problem.splits.values() for example in s) == sorted(
         [f"Bob{i}", "runs"] for i in range(40)
@@ -190,16 +190,16 @@ def test_own_sentences_from_one_file(conllu):
     ner, pos = problem.tasks
     assert (ner.metrics, pos.metrics) == (("span_f1",), ("accuracy",))
     check_problem(problem)
-    again = data.load(problem.name)  # the name says it all
+    again = problems.load(problem.name)  # the name says it all
     assert again.tasks == problem.tasks and again.splits == problem.splits
-    assert data.load(f"conll:{conllu}:ner=4,pos=upos").splits == problem.splits
+    assert problems.load(f"conll:{conllu}:ner=4,pos=upos").splits == problem.splits
 
 
 def test_own_sentences_from_a_folder_and_missing_labels(tmp_path):
     for part, labels in [("train", "N _ V"), ("dev", "N V V"), ("test", "N V ADJ")]:
         rows = [f"w{i}\t{label}\n" for i, label in enumerate(labels.split())]
         (tmp_path / f"my-{part}.tsv").write_text("".join(rows), "utf-8")
-    problem = data.load(f"conll:{tmp_path}:pos=1,hidden=4")
+    problem = problems.load(f"conll:{tmp_path}:pos=1,hidden=4")
     assert problem.tasks[0].labels == ("ADJ", "N", "V")
     assert problem.splits["train"] == [{"input": ["w0", "w1", "w2"], "targets": {"pos": [1, -100, 2]}}]
 
@@ -220,18 +220,18 @@ def test_own_sentences_from_a_folder_and_missing_labels(tmp_path):
 )
 def test_wrong_columns_of_sentences_are_refused(conllu, columns, message):
     with pytest.raises(ValueError, match=message) as caught:
-        data.load(f"conll:{conllu}", **columns)
+        problems.load(f"conll:{conllu}", **columns)
     assert "\n" not in str(caught.value)
 
 
 def test_own_sentences_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        data.load(f"conll:{tmp_path / 'nowhere'}:pos=1")
+        problems.load(f"conll:{tmp_path / 'nowhere'}:pos=1")
     with pytest.raises(ValueError, match="one file with 'train' in its name, found none"):
-        data.load(f"conll:{tmp_path}:pos=1")
+        problems.load(f"conll:{tmp_path}:pos=1")
     (tmp_path / "few.txt").write_text("a X\nb Y\n\n", "utf-8")
     with pytest.raises(ValueError, match="at least 20 sentences to split, found 1"):
-        data.load(f"conll:{tmp_path / 'few.txt'}:pos=1")
+        problems.load(f"conll:{tmp_path / 'few.txt'}:pos=1")
 
 
 def write_csv(path, change=lambda row: row):
@@ -255,7 +255,7 @@ def write_csv(path, change=lambda row: row):
 
 def test_own_table(tmp_path):
     spec = write_csv(tmp_path / "a.csv")
-    problem = data.load(spec, classify=["kind"], regress=["price"], ignore="id")
+    problem = problems.load(spec, classify=["kind"], regress=["price"], ignore="id")
     assert [len(problem.splits[part]) for part in ("train", "dev", "test")] == [28, 6, 6]
     kind, price = problem.tasks
     assert (kind.kind, kind.labels, kind.metrics) == ("classification", ("a", "b"), ("accuracy", "macro_f1"))
@@ -267,20 +267,20 @@ def test_own_table(tmp_path):
         assert example["input"] == [i % 7 + 0.5, float(i % 3 == 0), float(i % 3 != 0)]
         assert example["targets"]["kind"] == i % 2
     check_problem(problem)
-    assert data.load(problem.name).splits == problem.splits
-    assert data.load(f"{spec}:classify=kind,regress=price,ignore=id").splits == problem.splits
+    assert problems.load(problem.name).splits == problem.splits
+    assert problems.load(f"{spec}:classify=kind,regress=price,ignore=id").splits == problem.splits
 
 
 def test_a_category_that_training_does_not_have_sets_no_column(tmp_path):
     spec = write_csv(tmp_path / "a.csv")
-    (example, *_) = data.load(spec, regress="price", ignore=["id", "size", "kind"]).splits["test"]
+    (example, *_) = problems.load(spec, regress="price", ignore=["id", "size", "kind"]).splits["test"]
     odd = f"{example['targets']['price']:.0f}"
 
     def change(row):
         row.colour = "green" if row.price == odd else row.colour
 
     spec = write_csv(tmp_path / "a.csv", change)
-    (example, *_) = data.load(spec, regress="price", ignore=["id", "size", "kind"]).splits["test"]
+    (example, *_) = problems.load(spec, regress="price", ignore=["id", "size", "kind"]).splits["test"]
     assert example == {"input": [0.0, 0.0], "targets": {"price": float(odd)}}
 
 
@@ -290,7 +290,7 @@ def test_missing_cells_of_a_table(tmp_path):
             row.size, row.colour, row.kind = "NA", "", "?"
 
     spec = write_csv(tmp_path / "a.csv", change)
-    problem = data.load(f"{spec}:classify=kind,ignore=[id,price]")
+    problem = problems.load(f"{spec}:classify=kind,ignore=[id,price]")
     rows = [example for split in problem.splits.values() for example in split]
     bare = [row for row in rows if row["targets"]["kind"] is None]
     known = [row["input"][0] for row in problem.splits["train"] if row["targets"]["kind"] is not None]
@@ -318,20 +318,20 @@ def test_missing_cells_of_a_table(tmp_path):
 def test_wrong_columns_of_a_table_are_refused(tmp_path, columns, message):
     spec = write_csv(tmp_path / "a.csv")
     with pytest.raises(ValueError, match=message) as caught:
-        data.load(spec, **columns)
+        problems.load(spec, **columns)
     assert "a.csv" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_tables_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
-        data.load(f"csv:{tmp_path / 'nowhere.csv'}:classify=kind")
+        problems.load(f"csv:{tmp_path / 'nowhere.csv'}:classify=kind")
     (tmp_path / "few.csv").write_text("kind,x\na,1\nb,2\n", "utf-8")
     with pytest.raises(ValueError, match="at least 20 rows to split, found 2"):
-        data.load(f"csv:{tmp_path / 'few.csv'}:classify=kind")
+        problems.load(f"csv:{tmp_path / 'few.csv'}:classify=kind")
     rows = "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(200))
     (tmp_path / "text.csv").write_text("words,kind\n" + rows, "utf-8")
     with pytest.raises(ValueError, match=r"column 'words' has 140 different values.*ignore=words"):
-        data.load(f"csv:{tmp_path / 'text.csv'}:classify=kind")
+        problems.load(f"csv:{tmp_path / 'text.csv'}:classify=kind")
 
 
 SCHEMES = {
@@ -361,7 +361,7 @@ def spelt(problem):
 @pytest.mark.parametrize("change", [str, str.lower, lambda text: text.replace("-", "_")])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_of_spans_is_read_as_iob2(tmp_path, scheme, change):
-    problem = data.load(write_spans(tmp_path / "a.txt", change(SCHEMES[scheme])))
+    problem = problems.load(write_spans(tmp_path / "a.txt", change(SCHEMES[scheme])))
     first = (
         ("B-PER", "I-PER", "O", "B-LOC") if scheme != "BMES" else ("B-PER", "I-PER", "I-PER", "O", "B-LOC")
     )
@@ -377,7 +377,7 @@ def test_every_scheme_of_spans_is_read_as_iob2(tmp_path, scheme, change):
 
 
 def test_what_a_file_was_taken_for_is_said_where_there_is_a_bar(tmp_path, capsys):
-    problem = data.load(write_spans(tmp_path / "a.txt", SCHEMES["IOB1"]))
+    problem = problems.load(write_spans(tmp_path / "a.txt", SCHEMES["IOB1"]))
     settings = train.Settings(epochs=1, device="cpu")
     for progress in (True, False):
         model = problem.build()
@@ -387,16 +387,16 @@ def test_what_a_file_was_taken_for_is_said_where_there_is_a_bar(tmp_path, capsys
 
 
 def test_prefixes_may_stand_last_or_alone_and_a_missing_label_is_passed_over(tmp_path):
-    problem = data.load(write_spans(tmp_path / "a.txt", "PER-B PER-I O LOC-B|O PER_B _ PER_I"))
+    problem = problems.load(write_spans(tmp_path / "a.txt", "PER-B PER-I O LOC-B|O PER_B _ PER_I"))
     assert spelt(problem) == {("B-PER", "I-PER", "O", "B-LOC"), ("O", "B-PER", None, "I-PER")}
-    problem = data.load(write_spans(tmp_path / "a.txt", "I I O|O I B O"))
+    problem = problems.load(write_spans(tmp_path / "a.txt", "I I O|O I B O"))
     assert spelt(problem) == {("B-SPAN", "I-SPAN", "O"), ("O", "B-SPAN", "B-SPAN", "O")}
 
 
 def test_the_scheme_is_that_of_all_splits(tmp_path):
     for part, labels in [("train", "B-X I-X O"), ("dev", "B-X E-X O"), ("test", "S-X O")]:
         write_spans(tmp_path / f"{part}.txt", labels, 1)
-    problem = data.load(f"conll:{tmp_path}:ner=1")
+    problem = problems.load(f"conll:{tmp_path}:ner=1")
     assert problem.notes == ("ner: span F1, BIOES, 1 type, 3 spans",)
     assert problem.tasks[0].labels == ("O", "B-X", "I-X")
 
@@ -420,7 +420,7 @@ def test_the_scheme_is_that_of_all_splits(tmp_path):
     ],
 )
 def test_what_is_scored_by_accuracy_says_so_and_why(tmp_path, labels, note):
-    problem = data.load(write_spans(tmp_path / "a.txt", labels))
+    problem = problems.load(write_spans(tmp_path / "a.txt", labels))
     assert problem.notes[0].startswith(note)
 
 
@@ -430,7 +430,7 @@ def frame(header, rows):
 
 def loaded(path, text, **columns):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return data.load(f"csv:{path}", **{"classify": "kind", "regress": "price", **columns})
+    return problems.load(f"csv:{path}", **{"classify": "kind", "regress": "price", **columns})
 
 
 ROWS = [("ab"[i % 2], i, i / 4) for i in range(40)]

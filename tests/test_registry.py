@@ -11,7 +11,7 @@ import torch
 from mtlweights import Balancer, strategies
 from mtlweights.cli import listing
 from mtlweights.strategies import Strategy, loading
-from mtlweights.strategies.pcgrad import PCGrad
+from mtlweights.strategies.gram.pcgrad import PCGrad
 from mtlweights.strategies.registry import ALIASES, STRATEGIES
 
 BUILT_IN = list(STRATEGIES)

@@ -9,10 +9,10 @@ from scipy import integrate, optimize, stats
 from toys import batch, losses_of, names, toy
 
 from mtlweights import Balancer
-from mtlweights.strategies.contrastive import Contrastive, variances
-from mtlweights.strategies.solvers import factors
-from mtlweights.strategies.solvers.critic import info_nce
-from mtlweights.strategies.variational import Variational
+from mtlweights.strategies.jacobian import factor_analysis
+from mtlweights.strategies.jacobian.contrastive import Contrastive, variances
+from mtlweights.strategies.jacobian.critic import info_nce
+from mtlweights.strategies.jacobian.variational import Variational
 
 both = pytest.mark.parametrize("cls", [Variational, Contrastive])
 
@@ -62,7 +62,7 @@ NOISE = torch.tensor([0.6, 0.5], dtype=torch.float64)
 
 
 def test_posterior_is_the_product_of_prior_and_likelihood():
-    gain, cov = factors.posterior(SIGNAL, NOISE)
+    gain, cov = factor_analysis.posterior(SIGNAL, NOISE)
     expected = np.linalg.inv(np.linalg.inv(SIGNAL.numpy()) + np.diag(1 / NOISE.numpy()))
     assert cov.numpy() == pytest.approx(expected, rel=1e-12)
     assert gain.numpy() == pytest.approx(expected / NOISE.numpy(), rel=1e-12)
@@ -71,7 +71,7 @@ def test_posterior_is_the_product_of_prior_and_likelihood():
 def test_posterior_of_a_signal_that_is_not_positive():
     """Eigenvalues 2 along (1, 1) and -1 along (1, -1), noise 1: 2/3 of the first, none of the second."""
     signal = torch.tensor([[0.5, 1.5], [1.5, 0.5]], dtype=torch.float64)
-    gain, cov = factors.posterior(signal, torch.ones(2, dtype=torch.float64))
+    gain, cov = factor_analysis.posterior(signal, torch.ones(2, dtype=torch.float64))
     assert gain.numpy() == pytest.approx(np.full((2, 2), 1 / 3))
     assert cov.numpy() == pytest.approx(np.full((2, 2), 1 / 3))
 
@@ -79,8 +79,8 @@ def test_posterior_of_a_signal_that_is_not_positive():
 def test_bound_at_the_posterior_is_the_evidence():
     """Of the n draws at once: Gaussian with covariance K (x) 11' + diag(noise) (x) I, by scipy."""
     n, u = 3, draws(SIGNAL.numpy(), NOISE.numpy(), 3, 40)
-    gain, cov = factors.posterior(SIGNAL, NOISE / n)
-    found = factors.bound(moments_of(u), gain, cov, SIGNAL, NOISE, n, 0.0)
+    gain, cov = factor_analysis.posterior(SIGNAL, NOISE / n)
+    found = factor_analysis.bound(moments_of(u), gain, cov, SIGNAL, NOISE, n, 0.0)
     signal, noise = SIGNAL.numpy(), np.diag(NOISE.numpy())
     covariance = np.kron(np.ones((n, n)), signal) + np.kron(np.eye(n), noise)
     evidence = stats.multivariate_normal(np.zeros(2 * n), covariance).logpdf(u.reshape(2 * n, -1).T)
@@ -103,15 +103,15 @@ def test_bound_of_any_other_posterior_by_integration():
 
     one = [torch.tensor([[x]], dtype=torch.float64) for x in (gain, cov, signal)]
     psi = torch.tensor([noise], dtype=torch.float64)
-    found = float(factors.bound(moments_of(u), *one, psi, n, 0.0))
+    found = float(factor_analysis.bound(moments_of(u), *one, psi, n, 0.0))
     assert found == pytest.approx(np.mean([of_element(u[:, 0, p]) for p in range(5)]), rel=1e-7)
-    best = factors.posterior(one[2], psi / n)
-    assert found < float(factors.bound(moments_of(u), *best, one[2], psi, n, 0.0))
+    best = factor_analysis.posterior(one[2], psi / n)
+    assert found < float(factor_analysis.bound(moments_of(u), *best, one[2], psi, n, 0.0))
 
 
 def objective(moments, signal, noise, n, pull):
     return float(
-        factors.bound(moments, *factors.posterior(signal, noise / n), signal, noise, n, pull),
+        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull),
     )
 
 
@@ -121,7 +121,7 @@ def test_every_sweep_raises_the_bound_up_to_the_optimum_of_scipy():
     signal, noise = torch.eye(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     values = [objective(moments, signal, noise, n, pull)]
     for _ in range(200):
-        signal, noise, _ = factors.sweep(moments, signal, noise, n, pull)
+        signal, noise, _ = factor_analysis.sweep(moments, signal, noise, n, pull)
         values.append(objective(moments, signal, noise, n, pull))
     assert (np.diff(values) > -1e-12).all()
     assert values[-1] > values[0] + 0.1

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from mtlweights.bench import RunSpec
-from mtlweights.report import markdown_tables, text_tables, write_page
-from mtlweights.report.comparison import compare, estimate
-from mtlweights.report.figures import validation_curves, weight_trajectories
+from mtlweights.bench.report import markdown_tables, text_tables, write_page
+from mtlweights.bench.report.comparison import compare, estimate
+from mtlweights.bench.report.figures import validation_curves, weight_trajectories
 from mtlweights.train import Settings
 
 TASKS = {
@@ -221,7 +221,7 @@ def test_curves_end_where_the_first_seed_stopped():
     short, long = made("uw", 0, epochs=3, ner=0.4, age=1.0), made("uw", 1, epochs=3, ner=0.6, age=1.0)
     long["history"] = long["history"] * 2
     (comparison,) = compare([short, long])
-    from mtlweights.report.figures import _curve
+    from mtlweights.bench.report.figures import _curve
 
     curve = _curve(comparison.results, lambda row: row["dev"]["ner"]["span_f1"], 100)
     epochs, mean, low, high = curve

@@ -15,7 +15,8 @@ import pytest
 import torch
 from test_train import CPU, pair, toy, vector
 
-from mtlweights import Balancer, files
+from mtlweights import Balancer
+from mtlweights.files import atomic
 from mtlweights.train import checkpoint, evaluate, fit
 
 # dropout, windows of unequal length, a moving learning rate: each would show in the weights
@@ -409,7 +410,7 @@ def test_a_disk_that_is_full_while_torch_writes_is_one_line(tmp_path, monkeypatc
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nmore lines")
 
     full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 (replacing closes it)
-    monkeypatch.setattr(files, "_begin", lambda path: (full, tmp_path / "part"))
+    monkeypatch.setattr(atomic, "_begin", lambda path: (full, tmp_path / "part"))
     monkeypatch.setattr(torch, "save", torchs or save)
     with pytest.raises(OSError) as error:
         checkpoint.save(tmp_path / "checkpoint.pt", {"x": torch.ones(3)})

@@ -8,7 +8,7 @@ from mtlweights import strategies
 from mtlweights.strategies import JacobianStrategy
 from mtlweights.testing import CHECKS, PROPERTIES, check
 from mtlweights.testing.cases import ordinary
-from mtlweights.testing.stage import Moment, Stage
+from mtlweights.testing.harness import Moment, Stage
 
 every = pytest.mark.parametrize("name", strategies.names())
 #: hyperparameters that make a method another one

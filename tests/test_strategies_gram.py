@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mtlweights import strategies
-from mtlweights.strategies.pcgrad import random_orders
+from mtlweights.strategies.gram.pcgrad import random_orders
 
 # The two gradients, and what the two rules give for them.
 CASES = {

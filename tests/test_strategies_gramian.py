@@ -238,7 +238,7 @@ def vaccinated(jacobian, target, orders, beta):
 
 @pytest.mark.parametrize("n_tasks", [2, 3, 8])
 def test_gradvac_equals_vaccination_of_the_gradients(n_tasks):
-    from mtlweights.strategies.pcgrad import random_orders
+    from mtlweights.strategies.gram.pcgrad import random_orders
 
     rng = np.random.default_rng(n_tasks)
     strategy, target = make("gradvac", n_tasks, beta=0.3), np.zeros((n_tasks, n_tasks))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mtlweights import strategies
-from mtlweights.strategies.go4align import cluster_means
+from mtlweights.strategies.loss.go4align import cluster_means
 from tests.test_strategies_loss import LOSSES, loss_weights, make
 
 NAN = float("nan")

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from mtlweights.state import State
-from mtlweights.testing.stage import Moment, Stage
+from mtlweights.balancer.state.state import State
+from mtlweights.testing.harness import Moment, Stage
 from tests.test_strategies_loss import make
 
 ALL = list(strategies.names())

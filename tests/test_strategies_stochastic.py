@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from mtlweights import Balancer, strategies
-from mtlweights.strategies.auto_lambda import AutoLambda
+from mtlweights.strategies.gram.auto_lambda import AutoLambda
 from mtlweights.strategies.solvers import min_norm, project_simplex
 from tests.toys import batch, losses_of, naive_rows, names, toy
 

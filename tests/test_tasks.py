@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtlweights.tasks import Task, format_spec, mean_normalised, parse_spec
+from mtlweights.problems import Task, mean_normalised
+from mtlweights.specs import format_spec, parse_spec
 
 NER = Task("ner", "tokens", ("span_f1", "accuracy"), ("O", "B-PER", "I-PER"))
 KIND = Task("kind", "classification", ("accuracy", "macro_f1"), ("a", "b"), untrained=0.5)

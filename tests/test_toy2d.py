@@ -8,12 +8,12 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from mtlweights import Balancer, data
+from mtlweights import Balancer, problems
 from mtlweights.bench.run import run
 from mtlweights.bench.runspec import RunSpec
 from mtlweights.cli import main
-from mtlweights.data import toy
-from mtlweights.tasks import Task
+from mtlweights.problems import Task
+from mtlweights.problems.data import toy
 from mtlweights.train import Settings
 
 POINTS = [(-8.5, 7.5), (9, 9), (-7.5, -0.5), (9, -1), (0.3, 0.001), (-7, 3), (2, -8.4), (5, -0.2), (-1, 0.7)]
@@ -133,7 +133,7 @@ def test_training_takes_the_steps_of_adam_on_the_losses(tmp_path, monkeypatch, c
 
 def test_losses_are_positive_and_a_task_alone_can_be_trained(monkeypatch):
     monkeypatch.setattr(toy, "STEPS", 5)
-    problem = pickle.loads(pickle.dumps(data.load("toy:start=3,scale=0.1")))
+    problem = pickle.loads(pickle.dumps(problems.load("toy:start=3,scale=0.1")))
     batch = problem.collate(problem.splits["train"][:2])
     found = problem.build()(batch["inputs"], batch["targets"]).losses
     expected = (formula((9, 9)) + 21) * [0.1, 1]

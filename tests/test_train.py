@@ -16,9 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import mtlweights.train.loop
 from mtlweights import Balancer
-from mtlweights.data import Problem
-from mtlweights.models import MLP, TableInputs
-from mtlweights.tasks import Task
+from mtlweights.problems import Problem, Task
+from mtlweights.problems.models import MLP, TableInputs
 from mtlweights.train import Settings, evaluate, fit, resolve_device
 from mtlweights.train.history import History, Mean
 

@@ -19,7 +19,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mtlweights import Balancer, sharded, strategies
+from mtlweights import Balancer, strategies
+from mtlweights.balancer.arguments import check_sharded
+from mtlweights.gradients import fsdp
 
 TICK, FAILED, NOT_RUN, REFUSED = "✓", "**failed**", "not run", "refused"
 LIBRARIES = ("torch", "transformers", "accelerate", "lightning", "peft", "deepspeed")
@@ -223,7 +225,7 @@ def said(action) -> str:
 def under_shards(name: str, gradients: str = "auto") -> str:
     """What FSDP2 with this strategy raises."""
     strategy = strategies.get(name)(3)
-    return said(lambda: sharded.check_fits(strategy, gradients))
+    return said(lambda: check_sharded(strategy, gradients))
 
 
 def step(wrapped: nn.Module, reentrant: bool = False, **options: str) -> None:
@@ -279,7 +281,7 @@ def refusals() -> dict[str, str]:
         "FSDP1, per-task gradients": said(lambda: step(FullyShardedDataParallel(2, 2))),
         "DeepSpeed, per-task gradients": said(lambda: step(DeepSpeedEngine(2, 2))),
         "`join()` of DDP": said(joined),
-        "tensor parallelism, per-task gradients": said(lambda: sharded.check_leaf(Parallel(linear.weight))),
+        "tensor parallelism, per-task gradients": said(lambda: fsdp.check_leaf(Parallel(linear.weight))),
         "FSDP2, `gradients='features'`": under_shards("mgda", gradients="features"),
         "a window whose end nothing tells": said(lambda: step(linear, accumulation="window")),
     }

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from problems import burgers, units
 
-from mtlweights import data, train
+from mtlweights import problems, train
 from mtlweights.bench.run import execute
 from mtlweights.bench.runspec import RunSpec
 
@@ -47,7 +47,7 @@ def score(problem: str, strategy: str, options: dict[str, float], seed: int) -> 
         return burgers(strategy, options, seed, Path(os.environ["MTLWEIGHTS_DATA"]) / "pinn" / "Burgers.npz")
     if problem == "units":
         return units(strategy, options, seed)
-    loaded = data.load(problem)
+    loaded = problems.load(problem)
     spec = strategy + "".join(f":weight_lr={rate}" for rate in options.values())
     settings = train.Settings(**{**loaded.settings, "seed": seed})
     fields = execute(RunSpec(problem, spec, None, settings), loaded, progress=False)

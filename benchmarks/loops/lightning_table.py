@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mtlweights import Balancer  # mtlweights
-from mtlweights.data import load
+from mtlweights.problems import load
 
 TASKS = ["sex", "rings"]
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoModel, AutoTokenizer, get_linear_schedule_with_warmup
 
 from mtlweights import Balancer  # mtlweights
-from mtlweights.data import load
-from mtlweights.models import pretrained
+from mtlweights.problems import load
+from mtlweights.problems.models import pretrained
 
 TASKS = ["entailment", "relatedness"]
 MEAN, STD = 3.52, 1.03  # of relatedness in the training split

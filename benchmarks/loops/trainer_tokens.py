@@ -21,8 +21,8 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 
 from mtlweights import Balancer  # mtlweights
-from mtlweights.data import load
-from mtlweights.models import pretrained
+from mtlweights.problems import load
+from mtlweights.problems.models import pretrained
 
 TASKS = ["ner", "pos"]
 

@@ -20,8 +20,8 @@ from planted import Network, Structure
 from torch import Tensor
 
 import mtlweights
-from mtlweights.strategies.contrastive import Contrastive
-from mtlweights.strategies.variational import Variational
+from mtlweights.strategies.jacobian.contrastive import Contrastive
+from mtlweights.strategies.jacobian.variational import Variational
 
 HERE = Path(__file__).parent
 BATCH = 16

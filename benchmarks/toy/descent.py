@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from mtlweights import Balancer, strategies
-from mtlweights.data.toy import BOUND
+from mtlweights.problems.data.toy import BOUND
+from mtlweights.specs import parse_spec
 from mtlweights.strategies import GramStrategy
-from mtlweights.tasks import parse_spec
 
 RATE, BETAS, EPSILON = 1e-3, (0.9, 0.999), 1e-8  #: of Adam
 CLIP = {"nash_mtl": 1.0, "fairgrad": 1.0}  #: largest gradient norm, where the authors' code clips
@@ -23,7 +23,7 @@ TASKS = ("l1", "l2")
 
 
 def closed_form(x1: float, x2: float) -> tuple[list[float], list[tuple[float, float]]]:
-    """The two `mtlweights.data.toy.losses` at a point, less BOUND, and their gradients."""
+    """The two `mtlweights.problems.data.toy.losses` at a point, less BOUND, and their gradients."""
     bend, half, depth = math.tanh(x2), math.tanh(x2 / 2), (x2 + 8) ** 2 / 10
     up, down, slope = max(half, 0.0), max(-half, 0.0), (1 - half**2) / 2
     # where the halves meet both give a gradient, as in `losses`

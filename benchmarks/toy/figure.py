@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from run import HERE, HIT, PROTOCOLS, path_of
 
-from mtlweights.data.toy import distance, front, losses
+from mtlweights.problems.data.toy import distance, front, losses
 
 LIMIT = 10.8
 TEXT, MUTED, FRONT = "#1a1a1a", "#6b6b6b", "#f0c808"

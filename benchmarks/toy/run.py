@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from descent import by_weights, has_weights, through_balancer
 
-from mtlweights.data.toy import STARTS, distance, losses
+from mtlweights.problems.data.toy import STARTS, distance, losses
 
 HERE = Path(__file__).parent
 KEEP = 10  #: every so many steps a point of the trajectory is kept

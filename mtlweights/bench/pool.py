@@ -8,10 +8,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from ..files import Claim
+from ..files.atomic import Claim
+from .claims import Shared, standing
 from .results import write_result
 from .runspec import RunSpec
-from .sharing import Shared, standing
 from .worker import Runner, Worker, end_all
 
 LIMIT = 24 * 3600.0  #: seconds that a run may take if nothing else is said

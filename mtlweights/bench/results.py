@@ -9,8 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .. import files, schemas
-from ..escapes import visible
+from ..files import atomic, schemas
+from ..files.escapes import visible
 
 SCHEMA = 2  #: 1 had no checksum, and is read as well
 RUNS = "runs"
@@ -23,7 +23,7 @@ def runs_folder(folder: str | Path) -> Path:
     Raises:
         OSError: the folder cannot be made or written.
     """
-    return files.prepare(Path(folder, RUNS))
+    return atomic.prepare(Path(folder, RUNS))
 
 
 def write_result(result: dict[str, Any], folder: str | Path) -> Path:
@@ -37,7 +37,7 @@ def write_result(result: dict[str, Any], folder: str | Path) -> Path:
     path = Path(folder) / RUNS / f"{result['id']}.json"
     content = _finite(result)
     text = json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False)
-    with files.replacing(path) as file:
+    with atomic.replacing(path) as file:
         file.write(text.encode() + b"\n")
     return path
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import __version__, data, strategies, train
-from ..balancer import Balancer
+from .. import __version__, problems, strategies, train
+from ..balancer.balancer import Balancer
+from ..problems import Task
+from ..problems.task import LOWER_IS_BETTER
+from ..specs import parse_spec
 from ..strategies.loading import code_digest
-from ..tasks import Task, parse_spec
-from ..tasks.task import LOWER_IS_BETTER
 from .runspec import RunSpec
 
 
@@ -25,7 +26,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
     """Train and score one run; a run that raises gives a result of status ``"failed"`` with its error."""
     start = time.perf_counter()
     try:
-        problem = data.load(spec.problem)
+        problem = problems.load(spec.problem)
         _check_same(spec, problem)
         fields = execute(spec, problem, progress=False)
     except Exception as error:
@@ -33,9 +34,9 @@ def run(spec: RunSpec) -> dict[str, Any]:
     return spec.result(**fields, seconds=time.perf_counter() - start, environment=environment())
 
 
-def _check_same(spec: RunSpec, problem: data.Problem) -> None:
+def _check_same(spec: RunSpec, problem: problems.Problem) -> None:
     """Refuse what has changed since the bench read it: its runs would not be comparable."""
-    if spec.data is not None and data.digest(problem) != spec.data:
+    if spec.data is not None and problems.digest(problem) != spec.data:
         raise ValueError(f"the data of {spec.problem} changed while the bench ran: run it again")
     if spec.code is not None and code_of(spec.strategy) != spec.code:
         raise ValueError(f"the file of strategy {spec.strategy} changed while the bench ran: run it again")
@@ -46,7 +47,7 @@ def code_of(strategy: str) -> str | None:
     return code_digest(strategies.get(parse_spec(strategy)[0]))
 
 
-def execute(spec: RunSpec, problem: data.Problem, **options: Any) -> dict[str, Any]:
+def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[str, Any]:
     """Build, train and score: the result's fields. ``options`` are those of `train.fit`."""
     seed_everything(spec.seed)
     if spec.only is not None:

@@ -8,7 +8,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..tasks import parse_spec
+from ..specs import parse_spec
 from ..train import Settings
 
 SINGLE = "single"  #: the arm whose runs train one task each, alone, with plain losses

@@ -19,14 +19,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import data, strategies
-from ..tasks import parse_spec
+from .. import problems, strategies
+from ..specs import parse_spec
 from ..train import Settings
 from .runspec import SINGLE, RunSpec, spec_key
 from .yamlfile import Located, read_yaml
 
 if TYPE_CHECKING:
-    from ..data import Problem
+    from ..problems import Problem
 
 KEYS = ("problems", "strategies", "seeds", "settings")
 MOST_SEEDS = 10_000
@@ -127,7 +127,7 @@ def _problems(node: Located) -> dict[str, dict[str, Any]]:
         node.mapping("problems").items() if is_mapping else ((item, None) for item in node.items("problems"))
     )
     found: dict[str, dict[str, Any]] = {}
-    known = data.problems()
+    known = problems.problems()
     for spec, own in pairs:
         name, _ = _parse(spec)
         if name not in known and not name.startswith(("conll:", "csv:")):

@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 
 from .. import __version__
-from ..escapes import visible
+from ..files.escapes import visible
 from . import bench, listing, report, test, train
 
 #: what a user can mend; anything else is a bug and keeps its traceback

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     results = read_results(args.results)
     if args.markdown:
-        from ..report import markdown_tables
+        from ..bench.report import markdown_tables
 
         print(markdown_tables(results), end="")
     else:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 def show(results: list[dict[str, Any]], folder: Path) -> None:
     """Print the tables of the results, write their page into ``folder`` and say where it is."""
-    from ..report import text_tables, write_page
+    from ..bench.report import text_tables, write_page
 
     print(text_tables(results))
     print(f"\npage: {write_page(results, folder / 'page.html')}")

@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..escapes import visible
-from ..tasks import format_spec, parse_spec
+from ..files.escapes import visible
+from ..specs import format_spec, parse_spec
 from .settings import add_settings, given_settings
 
 NAME = "train"
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, score the test split, write the result."""
-    from .. import data, train
+    from .. import problems, train
     from ..bench.results import runs_folder, write_result
     from ..bench.run import code_of, environment, execute
     from ..bench.runspec import SINGLE, RunSpec
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     name, given = _problem(args), given_settings(args)
     folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
     runs_folder(folder)  # before any work: a folder that cannot be written would waste it
-    problem = data.load(name)
+    problem = problems.load(name)
     settings = train.Settings(**{**problem.settings, **given})
     strategy = args.strategy or "equal"
-    spec = RunSpec(name, strategy, args.task, settings, data.digest(problem), code_of(strategy))
+    spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
     fields = execute(spec, problem, folder=folder, trackers=args.trackers)
     seconds = sum(row["seconds"] for row in fields["history"])
     path = write_result(spec.result(**fields, seconds=seconds, environment=environment()), folder)

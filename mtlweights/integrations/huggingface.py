@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_pt_utils import find_batch_size
 
-from ..balancer import Balancer
+from ..balancer.balancer import Balancer
 from .outputs import read
 
 Build = Callable[[nn.Module, Any], Balancer]

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..balancer import Balancer
+from ..balancer.balancer import Balancer
 
 Scores = Callable[[Mapping[str, Any]], Mapping[str, float]]
 

@@ -6,7 +6,6 @@ file's folder) can be imported from while that happens, and not before or after.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import os
@@ -21,6 +20,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
+from ..specs import did_you_mean
 from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
 ENTRY_POINTS = "mtlweights.strategies"
@@ -170,9 +170,3 @@ def is_usable(value: object) -> bool:
 def one_line(error: BaseException) -> str:
     """An error's message as one line without a full stop; its type where it has none."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def did_you_mean(name: object, candidates: Collection[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing."""
-    close = difflib.get_close_matches(str(name), candidates, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -2,117 +2,66 @@
 
 from __future__ import annotations
 
-from .achievement import AchievementLoss
-from .adatask import AdaTask
-from .aligned_mtl import AlignedMTL
-from .auto_lambda import AutoLambda
+from ..specs import did_you_mean
+from . import gram, jacobian, loss
 from .base import Strategy
-from .cagrad import CAGrad
-from .config import ConFIG
-from .contrastive import Contrastive
-from .cosmos import COSMOS
-from .cov import CoefficientOfVariation
-from .db_mtl import DualBalancing
-from .dtp import DynamicTaskPriority
-from .dualproj import DualProj
-from .dwa import DynamicWeightAverage
-from .epo import EPO
-from .equal import EqualWeighting
-from .excess_mtl import ExcessMTL
-from .fairgrad import FairGrad
-from .famo import FAMO
-from .fixed import FixedWeighting
-from .geometric import GeometricLoss
-from .go4align import GO4Align
-from .graddrop import GradDrop
-from .gradnorm import GradNorm
-from .gradvac import GradVac
 from .hyperparameters import shown
-from .igb import ImprovableGapBalancing
-from .imtl import IMTL
-from .imtl_g import IMTLG
-from .imtl_l import ImpartialLosses
-from .krum import Krum
-from .lbtw import LossBalancedTaskWeighting
-from .ldc import LossDiscrepancyControl
-from .loading import FILE, did_you_mean, from_file, from_module, registered, warn_of_shadows
-from .metabalance import MetaBalance
-from .mgda import MGDA
-from .moco import MoCo
-from .modo import MoDo
-from .nash_mtl import NashMTL
-from .pbi import PenaltyBoundaryIntersection
-from .pcd import PCD
-from .pcgrad import PCGrad
-from .random import RandomLossWeighting
-from .random_grad import RandomGradientWeighting
-from .ruw import RevisedUncertainty
-from .scale_invariant import ScaleInvariant
-from .sdmgrad import SDMGrad
-from .slaw import ScaledLossApproximateWeighting
-from .stch import SmoothTchebycheff
-from .stch_mtl import SmoothTchebycheffMTL
-from .trimmed_mean import TrimmedMean
-from .upgrad import UPGrad
-from .uw import UncertaintyWeighting
-from .uw_so import SoftOptimalUncertainty
-from .validation import ValidationShortfall
-from .variational import Variational
+from .loading import FILE, from_file, from_module, registered, warn_of_shadows
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    "equal": EqualWeighting,
-    "fixed": FixedWeighting,
-    "random": RandomLossWeighting,
-    "uw": UncertaintyWeighting,
-    "dwa": DynamicWeightAverage,
-    "scale_invariant": ScaleInvariant,
-    "geometric": GeometricLoss,
-    "lbtw": LossBalancedTaskWeighting,
-    "cov": CoefficientOfVariation,
-    "slaw": ScaledLossApproximateWeighting,
-    "uw_so": SoftOptimalUncertainty,
-    "ruw": RevisedUncertainty,
-    "imtl_l": ImpartialLosses,
-    "stch": SmoothTchebycheff,
-    "stch_mtl": SmoothTchebycheffMTL,
-    "go4align": GO4Align,
-    "igb": ImprovableGapBalancing,
-    "famo": FAMO,
-    "ldc": LossDiscrepancyControl,
-    "cosmos": COSMOS,
-    "pbi": PenaltyBoundaryIntersection,
-    "gradnorm": GradNorm,
-    "pcgrad": PCGrad,
-    "mgda": MGDA,
-    "gradvac": GradVac,
-    "cagrad": CAGrad,
-    "imtl_g": IMTLG,
-    "imtl": IMTL,
-    "nash_mtl": NashMTL,
-    "fairgrad": FairGrad,
-    "aligned_mtl": AlignedMTL,
-    "upgrad": UPGrad,
-    "dualproj": DualProj,
-    "config": ConFIG,
-    "epo": EPO,
-    "pcd": PCD,
-    "krum": Krum,
-    "random_grad": RandomGradientWeighting,
-    "modo": MoDo,
-    "sdmgrad": SDMGrad,
-    "validation": ValidationShortfall,
-    "dtp": DynamicTaskPriority,
-    "achievement": AchievementLoss,
-    "auto_lambda": AutoLambda,
-    "db_mtl": DualBalancing,
-    "metabalance": MetaBalance,
-    "adatask": AdaTask,
-    "moco": MoCo,
-    "excess_mtl": ExcessMTL,
-    "graddrop": GradDrop,
-    "trimmed_mean": TrimmedMean,
-    "variational": Variational,
-    "contrastive": Contrastive,
+    "equal": loss.EqualWeighting,
+    "fixed": loss.FixedWeighting,
+    "random": loss.RandomLossWeighting,
+    "uw": loss.UncertaintyWeighting,
+    "dwa": loss.DynamicWeightAverage,
+    "scale_invariant": loss.ScaleInvariant,
+    "geometric": loss.GeometricLoss,
+    "lbtw": loss.LossBalancedTaskWeighting,
+    "cov": loss.CoefficientOfVariation,
+    "slaw": loss.ScaledLossApproximateWeighting,
+    "uw_so": loss.SoftOptimalUncertainty,
+    "ruw": loss.RevisedUncertainty,
+    "imtl_l": loss.ImpartialLosses,
+    "stch": loss.SmoothTchebycheff,
+    "stch_mtl": loss.SmoothTchebycheffMTL,
+    "go4align": loss.GO4Align,
+    "igb": loss.ImprovableGapBalancing,
+    "famo": loss.FAMO,
+    "ldc": loss.LossDiscrepancyControl,
+    "cosmos": loss.COSMOS,
+    "pbi": loss.PenaltyBoundaryIntersection,
+    "gradnorm": gram.GradNorm,
+    "pcgrad": gram.PCGrad,
+    "mgda": gram.MGDA,
+    "gradvac": gram.GradVac,
+    "cagrad": gram.CAGrad,
+    "imtl_g": gram.IMTLG,
+    "imtl": gram.IMTL,
+    "nash_mtl": gram.NashMTL,
+    "fairgrad": gram.FairGrad,
+    "aligned_mtl": gram.AlignedMTL,
+    "upgrad": gram.UPGrad,
+    "dualproj": gram.DualProj,
+    "config": gram.ConFIG,
+    "epo": gram.EPO,
+    "pcd": gram.PCD,
+    "krum": gram.Krum,
+    "random_grad": gram.RandomGradientWeighting,
+    "modo": gram.MoDo,
+    "sdmgrad": gram.SDMGrad,
+    "validation": loss.ValidationShortfall,
+    "dtp": loss.DynamicTaskPriority,
+    "achievement": loss.AchievementLoss,
+    "auto_lambda": gram.AutoLambda,
+    "db_mtl": jacobian.DualBalancing,
+    "metabalance": jacobian.MetaBalance,
+    "adatask": jacobian.AdaTask,
+    "moco": jacobian.MoCo,
+    "excess_mtl": jacobian.ExcessMTL,
+    "graddrop": jacobian.GradDrop,
+    "trimmed_mean": jacobian.TrimmedMean,
+    "variational": jacobian.Variational,
+    "contrastive": jacobian.Contrastive,
 }
 
 #: a second name -> the first

@@ -7,8 +7,8 @@ Run all of them with ``mtlweights test my_strategy.py``, or one test each with p
         check(name, MyStrategy)
 """
 
+from .contract import CHECKS, check, findings
 from .properties import PROPERTIES
 from .subject import SIZES
-from .suite import CHECKS, check, findings
 
 __all__ = ["CHECKS", "PROPERTIES", "SIZES", "check", "findings"]

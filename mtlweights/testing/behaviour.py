@@ -11,7 +11,7 @@ from torch import nn
 from ..strategies import Strategy
 from .cases import degenerate, ordinary
 from .compare import frozen, same
-from .stage import Moment, Result, Stage
+from .harness import Moment, Result, Stage
 from .subject import Subject
 
 #: attributes that nn.Module and the Balancer set

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .stage import Moment
+from .harness import Moment
 
 COLUMNS = 12  # parameters, more than any number of tasks whose rows should be independent
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..balancer import Balancer
+from ..balancer.balancer import Balancer
 from ..strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from .cases import ordinary, validated
+from .harness import Stage
 from .properties import PROPERTIES
-from .stage import Stage
 from .subject import Subject
 
 _PLACES = ("shared", "last_shared", "features", "all")

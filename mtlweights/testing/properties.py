@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from .cases import of_every_rank, stationary
-from .stage import Moment, Stage
+from .harness import Moment, Stage
 from .subject import Subject
 
 TOLERANCE = 1e-4

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..making import make_strategy
+from ..specs import parse_spec
 from ..strategies import Strategy, get
 from ..strategies.loading import FILE, from_file
-from ..tasks import parse_spec
+from ..strategies.making import make_strategy
 
 SIZES = (1, 2, 3, 10, 40)  #: numbers of tasks
 SMALL = (2, 3, 4, 5, 6, 7, 8)  #: those on which properties are judged

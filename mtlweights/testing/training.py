@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..balancer import Balancer
+from ..balancer.balancer import Balancer
 from ..strategies import GramStrategy
 from .compare import frozen, same
 from .subject import Subject

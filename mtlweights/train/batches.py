@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from .scoring import is_labelled
 
 if TYPE_CHECKING:
-    from ..data import Problem
+    from ..problems import Problem
 
 
 class Parts:

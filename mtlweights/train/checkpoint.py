@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import torch
 
-from .. import files, schemas
-from ..escapes import visible
+from ..files import atomic, schemas
+from ..files.escapes import visible
 from ..strategies.loading import code_digest
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..balancer import Balancer
-    from ..data import Problem
+    from ..balancer.balancer import Balancer
+    from ..problems import Problem
 
 FILE = "checkpoint.pt"
 _FORMAT = 1
@@ -37,8 +37,8 @@ def held(folder: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder cannot be made or written to.
         ValueError: another process trains in it.
     """
-    path = files.prepare(folder) / FILE
-    claim = files.Claim(path.with_name(f".{FILE}.claim"))
+    path = atomic.prepare(folder) / FILE
+    claim = atomic.Claim(path.with_name(f".{FILE}.claim"))
     if not claim.take():
         raise ValueError(
             f"{folder} is in use: {claim.owner()} trains in it; wait for it, or use another folder"
@@ -76,7 +76,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written; `path` is as before.
     """
-    with files.replacing(path) as file:
+    with atomic.replacing(path) as file:
         noting = _Noting(file)
         try:
             torch.save({"format": _FORMAT, **state}, noting)

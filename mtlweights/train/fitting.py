@@ -17,8 +17,8 @@ from .scoring import check_split, modes_kept
 from .settings import Settings, one_of, resolve_device
 
 if TYPE_CHECKING:
-    from ..balancer import Balancer
-    from ..data import Problem
+    from ..balancer.balancer import Balancer
+    from ..problems import Problem
 
 _FORWARD = ("forward", "_original_forward")
 TRACKERS = ("tensorboard", "wandb")

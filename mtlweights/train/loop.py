@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.digest import digest
-from ..escapes import visible
-from ..tasks import mean_normalised
+from ..files.escapes import visible
+from ..problems import mean_normalised
+from ..problems.data.digest import digest
 from . import batches, checkpoint
 from .history import History, Mean
 from .restoring import restore
@@ -26,8 +26,8 @@ from .scoring import evaluate, to_device
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from ..balancer import Balancer
-    from ..data import Problem
+    from ..balancer.balancer import Balancer
+    from ..problems import Problem
 
 LOG_EVERY = 50  # steps between two reads of the device: trackers' values, and the check for bad losses
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import schemas
+from ..files import schemas
 
 
 def restore(

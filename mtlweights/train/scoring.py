@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..tasks import Task
+from ..problems import Task
 from .settings import one_of, resolve_device
 
 if TYPE_CHECKING:
-    from ..data import Example, Problem
+    from ..problems import Example, Problem
 
 
 def evaluate(

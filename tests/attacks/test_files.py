@@ -12,8 +12,8 @@ from test_resume import SETTINGS, Stop, run, stopping, toy
 from test_train import pair
 
 from mtlweights.bench import load_suite
+from mtlweights.bench.report import markdown_tables, text_tables, write_page
 from mtlweights.bench.results import read_result, runs_folder, write_result
-from mtlweights.report import markdown_tables, text_tables, write_page
 from mtlweights.train import checkpoint, fit
 
 ODD = [None, True, -1, 0, 2**70, 1e300, math.nan, math.inf, "", "x", "\x1b[1m\udc80", [], {}, [[]], {"": {}}]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mtlweights.data import download
+from mtlweights.problems.data import download
 
 # the standard library leaves the socket of a broken answer to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

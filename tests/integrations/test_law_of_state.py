@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as draw
 
 from mtlweights import Balancer, strategies
-from mtlweights.riding import KEY
+from mtlweights.balancer.state.optimizer_state import KEY
 from tests.toys import assert_same_state, backward, batch, losses_of, names, toy
 
 pytestmark = [pytest.mark.filterwarnings("ignore:AdaTask scales its own updates")]

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from mtlweights import Balancer, reminders, strategies
+from mtlweights import Balancer, strategies
+from mtlweights.balancer.state import reminders
 from tests.toys import assert_same_state, backward, batch, clone, gradients_of, losses_of, names, toy
 
 ALL = strategies.names()

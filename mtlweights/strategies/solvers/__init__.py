@@ -1,11 +1,11 @@
 """Solvers on the T x T Gramian. Pure functions of float64 arrays; they never change their input."""
 
-from .averse import conflict_averse
+from .alpha_fair import alpha_fair
+from .conflict_averse import conflict_averse
 from .conflicts import project_conflicts
+from .cosines import equal_cosines
 from .dual_cone import dual_cone, least_change
-from .fairness import alpha_fair
-from .impartial import equal_cosines
-from .linear import best_on_simplex
+from .linear_programme import best_on_simplex
 from .scaling import cosines_and_norms
 from .simplex import min_norm, momentum_steps, project_simplex, stable_step
 

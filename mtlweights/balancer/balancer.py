@@ -1,0 +1,373 @@
+"""The Balancer: a strategy bound to the names of the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..gradients.batch import Batch
+from ..gradients.functions import after_backward, defer, refuse_transforms
+from ..gradients.leaves import Leaves
+from ..gradients.ranks import Ranks
+from ..gradients.shared_parameters import Shared, Sharing
+from ..gradients.task_gradients import Found, full_precision, keep_compiled_graphs
+from ..strategies import GramStrategy, Strategy
+from ..strategies.making import bind, make_strategy
+from .arguments import (
+    check_accumulation,
+    check_gradients,
+    check_heads,
+    check_model,
+    check_numbers,
+    check_seed,
+    check_shared,
+    task_names,
+    warn_of_optimizer,
+)
+from .calls import check_closure, check_features, check_gradient, read_losses, read_parts, read_scores
+from .explain import explain
+from .records import Step
+from .state import closures, optimizer_state
+from .state.commits import Commits
+from .state.reminders import Reminders
+from .state.saved_state import check_saved
+from .state.state import State
+from .state.window import Window, merge
+from .step import line_search
+from .step.engine import Engine
+from .step.features import Representation
+from .step.measure import Gatherer
+from .step.validation_rows import Validation
+from .step.weights import Weigher
+
+Closure = Callable[[], Mapping[str, Tensor]]
+Parts = Callable[[], Sequence[tuple[Mapping[str, Tensor], Mapping[str, Any]]]]
+
+
+class Balancer:
+    """Weights the losses of a multi-task model: ``loss = balancer({"ner": ner_loss, "pos": pos_loss})``.
+
+    The scalar behaves as any loss: ``backward()``, a GradScaler, gradient accumulation, a Trainer. Its
+    value is the strategy's objective for a loss-based strategy and the plain sum for the others. With the
+    model in evaluation mode, or without grad mode, it is the plain sum and no state is touched.
+
+    A backward only proposes new balancer state; the optimizer step commits it, and a skipped step drops
+    it. On a loss or gradient that is not finite the balancer neither raises nor moves: ``.grad`` comes out
+    non-finite, so that a GradScaler skips the step; without a scaler, check the loss yourself.
+
+    Args:
+        strategy: A registry name, a `package.module:Class`, a `file.py:Class`, a Strategy class or an
+            instance, which belongs to one balancer.
+        tasks: The T task names; their order is the order of per-task hyperparameters. No set: it has none.
+        model: The model. Not needed, but with it the record of what is shared is saved by name, and the
+            balancer knows when the model is being evaluated.
+        shared: Where the task gradients are measured: ``"auto"`` is every parameter that at least two
+            tasks reach; else parameters, modules, or a predicate on a parameter's name. A task's weight
+            applies to all shared parameters that the task reaches.
+        gradients: How a Gramian strategy measures. ``"rows"``: one gradient per task, T passes.
+            ``"gramian"``: the same Gramian without the gradients of linear layers and embeddings, which are
+            formed once, weighted: T half passes, little memory; other layers as in ``"rows"``, and so under
+            DDP and in an accumulation window. ``"auto"``: of these two, layer by layer, the faster one.
+            ``"features"``: at the shared representation, T passes through the heads and one through the
+            trunk; another Gramian, which bounds the one over the parameters (MGDA-UB).
+        features: The module whose output is that representation; or pass the tensor in every call.
+        heads: What the parameters of a single task get: ``"paper"`` (what the strategy's paper says),
+            ``"plain"`` (the unweighted gradient) or ``"weighted"``.
+        every: Recompute the weights of a Gramian strategy every this many optimizer steps; in between a
+            step costs one backward pass.
+        smoothing: Share of the previous weights kept in new ones, in [0, 1); Gramian strategies only.
+        accumulation: ``"microbatch"``: every backward is weighted on its own, the state moves once per
+            optimizer step. ``"window"``: the rows of all micro-batches of a step are summed by their counts
+            and weighted once, as one big batch; T backward passes for every strategy.
+        accumulation_steps: Micro-batches per optimizer step, for ``"window"`` in a plain loop; under
+            Accelerate and DDP's ``no_sync`` the end of a window is read from them.
+        process_group: The processes that train this model together; by default those of the DDP wrapper given
+            as ``model``, else all. Where every process trains a model of its own, a group of that process
+            alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
+        weight_lr: Learning rate of learned weights, above 0 (Adam, kept in the balancer, never in your
+            optimizer); by default the strategy's, from 1e-4 (`auto_lambda`) to 0.025 (`famo`, `gradnorm`).
+        seed: Of random strategies, at least 0; a draw depends on it and on the number of steps taken alone.
+        **hyperparameters: The strategy's own.
+
+    Raises:
+        ValueError: an argument is not one of those listed, with what was expected.
+        ImportError: the module of a `package.module:Class` cannot be imported.
+    """
+
+    def __init__(
+        self,
+        strategy: str | type[Strategy] | Strategy,
+        tasks: Sequence[str],
+        model: nn.Module | None = None,
+        *,
+        shared: Shared = "auto",
+        gradients: str = "auto",
+        features: nn.Module | None = None,
+        heads: str = "paper",
+        every: int = 1,
+        smoothing: float = 0.0,
+        accumulation: str = "microbatch",
+        accumulation_steps: int | None = None,
+        process_group: torch.distributed.ProcessGroup | None = None,
+        weight_lr: float | None = None,
+        seed: int = 0,
+        **hyperparameters: Any,
+    ) -> None:
+        self.tasks = task_names(tasks)
+        self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
+        seed, shared = check_seed(seed), check_shared(shared)
+        check_heads(heads, self.strategy)
+        weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
+        check_numbers(self.strategy, every, smoothing, weight_lr)
+        check_gradients(gradients, features, self.strategy, accumulation)
+        check_accumulation(accumulation, accumulation_steps, every, self.strategy)
+        self.heads, self.every, self.smoothing = heads, every, smoothing
+        self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
+        self.model = check_model(model)
+        bind(self.strategy, self)
+        self.strategy.seed = seed
+        self._state = State(self.strategy, weight_lr)
+        self._weigher = Weigher(
+            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
+        )
+        self._sharing = Sharing(self.tasks, self.model, shared)
+        batches = self._weigher.batches
+        window = accumulation == "window" or batches > 1
+        self._engine = Engine(
+            Gatherer(
+                self._weigher,
+                self._sharing,
+                Window(accumulation_steps, model, batches, len(self.tasks)) if window else None,
+                gradients,
+            ),
+            Validation(self.strategy, self._sharing, self._weigher.ranks),
+            Representation(features),
+        )
+        if not self._engine.one_pass:
+            keep_compiled_graphs()
+        self._commits = Commits(self._state, self._engine.window)
+        self._reminders = Reminders(self.strategy)
+
+    def __call__(
+        self,
+        losses: Mapping[str, Tensor],
+        counts: Mapping[str, Any] | None = None,
+        *,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """One scalar [] from the mean losses of the tasks at hand; backward it as any loss.
+
+        Args:
+            losses: Task -> its mean loss []. A task may be missing; one whose loss has no graph, where others
+                have one, is: the value counts in a plain sum, and no state moves for it.
+            counts: Task -> how many items that mean is over (a number of at least 0 or a tensor []); 1 where
+                not given. Ranks are averaged by count. A task whose count is the number 0 is missing.
+            features: The shared representation, with its graph, for ``gradients="features"``.
+
+        Raises:
+            ValueError: an unknown task, no task, a loss that is not a floating-point scalar, none with a
+                gradient, a count that is not a number of items, ``features`` without a graph or of no use,
+                nothing that tells the end of an accumulation window, DDP's ``join()``: nothing was touched.
+                Here or in the backward: a negative loss under a strategy of ``positive_losses``.
+        """
+        if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
+            outside: Tensor = torch.compiler.disable(self._scalar)(losses, counts, features)
+            return outside
+        return self._scalar(losses, counts, features)
+
+    def _scalar(
+        self, losses: Mapping[str, Tensor], counts: Mapping[str, Any] | None, features: Tensor | None
+    ) -> Tensor:
+        found = read_losses(self.tasks, losses, counts)
+        refuse_transforms(found.values)
+        check_features(features, self._engine.gatherer.mode)
+        if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
+            plain = found.plain_sum()
+            self._reminders.evaluating(plain)
+            return plain
+        found.check_moves("loss")
+        self._weigher.ranks.check_join()
+        present, values, numbers = found.present, found.values, found.counts
+        if features is not None:
+            self._engine.representation.tensor = features
+        self._reminders.called(self._commits.last)
+        call = closures.running()
+        if call is not None and line_search.follows(self._engine, call):
+            losses_at, begin = (present, values, numbers), partial(self._begin, values)
+            held = line_search.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
+            if held is not None:
+                return held
+        if self._engine.one_pass:
+            decided = partial(self._backward_starts, self._begin(values))
+            with full_precision(values[0].device):
+                return self._engine.scalar(present, values, numbers, decided)
+        leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
+        with torch.no_grad():
+            total = found.plain_sum()
+        run = partial(self._run, present, values, numbers, leaves)
+        return defer(total, run, leaves.graph, hang, self._weigher.ranks.shares_forward)
+
+    def backward(
+        self,
+        losses: Mapping[str, Tensor],
+        counts: Mapping[str, Any] | None = None,
+        *,
+        gradient: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> None:
+        """The same as ``balancer(losses, counts).backward(gradient)``.
+
+        ``gradient`` [] is the incoming factor, as in ``Tensor.backward``: ``scaler.scale(torch.ones(()))``
+        under a GradScaler. It stays in ``.grad`` and does not change the weights.
+
+        Raises:
+            ValueError: as in a call, and where ``gradient`` is no floating-point scalar.
+        """
+        check_gradient(gradient)
+        self(losses, counts, features=features).backward(gradient)
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> Balancer:
+        """Tie the balancer to this optimizer's steps and let its state ride in the optimizer's state_dict.
+
+        Optional: without it the balancer listens to whichever optimizer steps its parameters. Returns the
+        balancer.
+        """
+        found = optimizer_state.unwrap(optimizer)
+        warn_of_optimizer(self.strategy, found[-1])
+        optimizer_state.board(self, found)
+        self._commits.watch.attach(found)
+        return self
+
+    def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
+        """Tell the strategy that an epoch ended.
+
+        ``validation``: task -> score, higher better, 1 = target reached, 0 = untrained; tasks may be missing,
+        and a score of NaN is.
+
+        Raises:
+            ValueError: an unknown task, a score that is not a number, an infinite one.
+        """
+        scores = None if validation is None else read_scores(self.tasks, validation)
+        self._commits.settle()
+        self._reminders.epoch_ended(validation is not None)
+        if self._state.wants_epochs:
+            self.strategy.end_epoch(self._state.mean_losses(), scores)
+
+    def after_step(self, closure: Closure | Parts, counts: Mapping[str, Any] | None = None) -> None:
+        """Give the strategy the same batch's losses after the optimizer step, if it wants them.
+
+        ``closure`` returns task -> loss; it is called without grad mode, and only by strategies that need it.
+        ``counts`` is as in a call. With ``accumulation="window"`` it returns the losses of all micro-batches
+        of the step: a list of (task -> loss, task -> count). Tasks that took no part in the step are left
+        out. Learned weights that take their gradient from these losses move at once.
+
+        Raises:
+            ValueError: no function, or what it returned is refused as in a call.
+        """
+        check_closure(closure)
+        self._reminders.fed("after_step")
+        if not self.wants_after_step:
+            return
+        with torch.no_grad():
+            losses = closure()
+            if not isinstance(losses, Mapping):
+                losses, counts = merge(read_parts(self.tasks, losses))
+            found = read_losses(self.tasks, losses, counts)
+        self._commits.settle()
+        if self._commits.last is not None:
+            found = found.only(self._commits.last.present)
+        if found.present:
+            self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
+
+    @property
+    def wants_after_step(self) -> bool:
+        """Whether :meth:`after_step` does anything: else its batches need not be kept."""
+        return type(self.strategy).after_step is not Strategy.after_step
+
+    def validate(self, closure: Closure) -> None:
+        """Give the strategy gradients of validation losses, if it wants them.
+
+        ``closure`` returns task -> validation loss with its graph; their rows join the next Gramian. A
+        strategy that looks one step ahead calls it during the next backward, with the parameters moved for
+        the while; the others at once. It brings its own autocast.
+
+        Raises:
+            ValueError: no function, or what it returned is refused as in a call.
+        """
+        check_closure(closure)
+        self._reminders.fed("validate")
+        if self.strategy.validation_rows:
+            self._engine.validation.give(partial(self._validation_losses, closure))
+
+    def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
+        found = read_losses(self.tasks, closure(), None)
+        found.check_moves("validation loss")
+        return found.present, found.values
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Task -> weight [] in the last step, on its device; empty where the method has no weights."""
+        return {} if self._commits.last is None else self._commits.last.weights(self.tasks)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """The last step as a flat dict of tensors []: ``loss/a``, ``weight/a``, ``norm/a``, ``cos/a_b``."""
+        return {} if self._commits.last is None else self._commits.last.metrics(self.tasks)
+
+    def explain(self) -> str:
+        """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
+        return explain(self.tasks, self._engine)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
+        self._commits.settle()
+        state = self._state.state_dict()
+        return {"tasks": list(self.tasks), "reach": self._sharing.state_dict(), **state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: the state is of other tasks or of another strategy, or is none; nothing was loaded.
+        """
+        own = {"tasks": list(self.tasks), "reach": {}, **self._state.state_dict()}
+        check_saved(state, own, self.strategy)
+        self._state.load_state_dict(dict(state))
+        self._sharing.load_state_dict(state["reach"])
+
+    # steps ------------------------------------------------------------------------------------------------
+
+    def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
+        """Move the state to the losses' device, and settle the last step; returns what proposes this one."""
+        host = isinstance(self.strategy, GramStrategy)
+        self._state.to(torch.device("cpu") if host else values[0].device)
+        return self._commits.begin(values, self._sharing)
+
+    def _run(
+        self,
+        present: list[int],
+        values: list[Tensor],
+        counts: list[Any],
+        leaves: Leaves,
+        factor: Tensor,
+        retain_graph: bool,
+    ) -> Found:
+        propose = self._begin(values)
+        # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
+        keep = retain_graph or self._weigher.ranks.number > 1
+        with full_precision(values[0].device):
+            found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
+        after_backward(self._commits.watch.mark)
+        return found
+
+    def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
+        propose(step)
+        after_backward(self._commits.watch.mark)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy has no step in flight."""
+        self.__dict__.update(state)
+        self._engine.validation.clear()

@@ -1,0 +1,230 @@
+"""The balancer's state: proposed by a backward, committed by the optimizer step.
+
+Everything here stays on the device of the strategy. A commit writes ``where(ok, new, old)``, so a step
+that a fused optimizer skipped on the device is skipped here too, without a host read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...strategies import Strategy
+from ..records import Step
+from .learned_weights import Learned
+from .row_state import RowStore
+
+
+@dataclass
+class Proposal:
+    """What the backwards since the last commit ask for."""
+
+    seen: np.ndarray  #: backwards that had each task [T]
+    ok: Tensor | None = None
+    sums: Tensor | None = None
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    held: Tensor | None = None
+    rows: tuple[dict[str, Tensor], list[int]] = field(default_factory=lambda: ({}, []))
+
+
+class State:
+    """A strategy's buffers, its learned parameters with their Adam, and the epoch's mean losses.
+
+    Args:
+        strategy: The strategy whose state this is.
+        lr: Learning rate of its learned parameters: Adam, constant rate, no weight decay.
+    """
+
+    def __init__(self, strategy: Strategy, lr: float) -> None:
+        self.strategy = strategy
+        n = strategy.n_tasks
+        self.learned = Learned(strategy, lr)
+        self.sums = torch.zeros(2, n, dtype=torch.float64)
+        self.wants_epochs = type(strategy).end_epoch is not Strategy.end_epoch
+        self.held = torch.full((2, n), float("nan"), dtype=torch.float64)
+        self.rows = RowStore(strategy)
+        self.pending: Proposal | None = None
+        self.flag: Tensor | None = None  #: found_inf of the last optimizer step, still on its device
+        self.told = False  #: an optimizer with a flag has answered for the proposal; another one may yet
+        self.commits = 0  #: that were made here, as far as the host knows
+
+    def to(self, device: torch.device) -> None:
+        """Move everything to the device the losses are on."""
+        if self.strategy.step.device == device:
+            return
+        self.strategy.to(device)
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        self.learned.to(device)
+        self.sums, self.held = self.sums.to(device, wide), self.held.to(device, wide)
+
+    @contextmanager
+    def trial(self) -> Iterator[dict[str, Tensor]]:
+        """Let the strategy change its buffers, or assign others; then put them back.
+
+        Yields what they became.
+        """
+        buffers = self._buffers()
+        before = {k: b.clone() for k, b in buffers.items()}
+        after: dict[str, Tensor] = {}
+        try:
+            yield after
+            after.update({k: b.clone() for k, b in self._buffers().items()})
+        finally:
+            found = self._buffers()
+            with torch.no_grad():
+                for name, buffer in buffers.items():
+                    buffer.copy_(before[name])
+                    if found.get(name) is not buffer:
+                        owner, _, leaf = name.rpartition(".")
+                        setattr(self.strategy.get_submodule(owner), leaf, buffer)
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """The strategy's own tensors; a walk over submodules only where there are any."""
+        strategy = self.strategy
+        every = strategy.named_buffers() if strategy._modules else strategy._buffers.items()
+        return {name: buffer for name, buffer in every if buffer is not None and name != "step"}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the state lives: the host for a GramStrategy, the losses' device for the others."""
+        return self.strategy.step.device
+
+    @torch.no_grad()
+    def propose(self, step: Step) -> None:
+        """Add one backward to the step being prepared.
+
+        Several backwards before a commit are one step: learned parameters get the mean of their gradients,
+        buffers what the last backward made of the committed state.
+        """
+        if self.told:
+            self.drop()
+        if self.pending is None:
+            self.pending = Proposal(np.zeros(self.strategy.n_tasks, dtype=np.int64))
+        now, ok = self.pending, step.ok.to(self.device)
+        now.ok = ok if now.ok is None else now.ok & ok
+        now.seen[step.present] += 1
+        if self.wants_epochs:
+            counts = step.items().to(self.sums)
+            part = torch.stack([step.losses.to(self.sums) * counts, counts])
+            now.sums = torch.zeros_like(self.sums) if now.sums is None else now.sums
+            now.sums[:, step.present] += part
+        for name, gradient in step.gradients.items():
+            before = now.gradients.get(name)
+            now.gradients[name] = gradient if before is None else before + gradient
+        now.buffers.update(step.buffers)
+        now.held = now.held if step.held is None else step.held
+        now.rows = (step.rows, step.present)
+
+    @torch.no_grad()
+    def commit(self, found_inf: Tensor | None = None) -> None:
+        """Make the proposal the state, unless a value was not finite or the step was skipped.
+
+        With a flag it stays, for the flag of a second optimizer: it is committed by the first step taken.
+        """
+        if self.pending is None:
+            return
+        now, ok = self.pending, self.pending.ok
+        assert ok is not None
+        if found_inf is None:
+            self.drop()
+        else:
+            ok = ok & (found_inf.to(ok.device).reshape(()) == 0)
+            now.ok, self.told = now.ok & ~ok, True  # type: ignore[operator]
+        self.commits += 1
+        self.strategy.step.add_(ok)
+        if now.sums is not None:
+            self.sums = torch.where(ok, self.sums + now.sums, self.sums)
+        buffers = self._buffers()
+        for name, value in now.buffers.items():
+            buffers[name].copy_(torch.where(ok, value, buffers[name]))
+        if now.held is not None:
+            self.held = torch.where(ok, now.held, self.held)
+        rows, present = now.rows
+        self.rows.write(rows, present, ok)
+        if now.gradients:
+            self.learned.update(now.gradients, now.seen, ok)
+
+    def stepped(self, found_inf: Tensor | None) -> None:
+        """An optimizer has stepped. A flag on another device waits for the next copy to the host."""
+        if found_inf is None or found_inf.device == self.device:
+            return self.commit(found_inf)
+        found_inf = found_inf.detach()
+        # of two optimizers' flags the one of a step that was taken, if either was
+        self.flag = (
+            found_inf.clone() if self.flag is None else self.flag.minimum(found_inf.to(self.flag.device))
+        )
+
+    def resolve(self) -> None:
+        """Read the flag that waits, and decide the step by it."""
+        if self.flag is not None:
+            flag, self.flag = self.flag, None
+            self.commit(flag)
+            self.drop()
+
+    def host(self, *parts: Tensor) -> np.ndarray:
+        """The step's one copy to the host: the given tensors end to end, float64.
+
+        A flag that waits rides along, and decides the last step before anything of this one is read.
+        Float64 on the way too: a square of float32 is out of float32's range from 2e19 on.
+        """
+        flag = [] if self.flag is None else [self.flag]
+        device = parts[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        packed = torch.cat([p.to(device).to(wide).reshape(-1) for p in [*flag, *parts]]).cpu().double()
+        if flag:
+            self.flag = None
+            self.commit(packed[0])
+        return np.asarray(packed[len(flag) :].numpy())
+
+    def drop(self) -> None:
+        """Forget the proposal: its step was skipped, or is done."""
+        self.pending, self.told = None, False
+
+    @torch.no_grad()
+    def learn(self, step: Step) -> None:
+        """Update the learned parameters, between two steps, by what the strategy left in ``.grad``."""
+        params = self.learned.params
+        sums = {k: torch.zeros_like(p) if p.grad is None else p.grad for k, p in params.items()}
+        for param in params.values():
+            param.grad = None
+        seen = np.zeros(self.strategy.n_tasks, dtype=np.int64)
+        seen[step.present] = 1
+        self.learned.update(sums, seen, torch.isfinite(step.losses).all().to(self.device))
+
+    def mean_losses(self) -> np.ndarray:
+        """The mean loss of each task since the last call [T], NaN for a task not seen; starts anew."""
+        sums = self.sums.cpu().double().numpy().copy()
+        self.sums = torch.zeros_like(self.sums)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(sums[1] > 0, sums[0] / np.where(sums[1] > 0, sums[1], 1), np.nan))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers only, so that ``torch.load(weights_only=True)`` reads it."""
+        return {
+            "strategy": {k: v.clone() for k, v in self.strategy.state_dict().items()},
+            "moments": {k: [x.clone() for x in pair] for k, pair in self.learned.moments.items()},
+            "updates": self.learned.updates.clone(),
+            "sums": self.sums.clone(),
+            "held": self.held.clone(),
+            "rows": self.rows.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave; an unfinished proposal is dropped."""
+        self.drop()
+        self.strategy.load_state_dict(state["strategy"])
+        self.rows.load_state_dict(state["rows"])
+        for name, pair in self.learned.moments.items():
+            for mine, theirs in zip(pair, state["moments"][name], strict=True):
+                mine.copy_(theirs)
+        self.learned.updates.copy_(state["updates"])
+        self.sums.copy_(state["sums"])
+        self.held.copy_(state["held"])

@@ -1,0 +1,1 @@
+"""One backward: measure what the strategy looks at, weigh, write ``.grad``. ``engine`` says in which way."""

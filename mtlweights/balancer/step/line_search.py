@@ -1,0 +1,127 @@
+"""One objective for all the calls of a closure within one optimizer step, as L-BFGS and line searches want.
+
+The weights that a strategy gives at the step's first call stay for the others, and the scalar is sum(w l)
+over every parameter: its value and its gradient belong together. A LossStrategy whose weights are the
+gradient of its own value has that property already, since its state moves once the step is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...gradients import functions, task_gradients
+from ...gradients.batch import Batch
+from ...strategies import JacobianStrategy, LossStrategy
+from ..records import Step
+from ..state.closures import Evaluations
+from . import write_grad
+from .engine import Engine
+
+BEND = 1e-4  # relative step, and relative error, of the comparison of a value with its weights
+
+
+def follows(engine: Engine, call: Evaluations | None) -> bool:
+    """Whether the closure that is being called belongs to such a step.
+
+    Raises:
+        ValueError: the method has no objective that a line search could follow.
+    """
+    if call is None or not call.searches:
+        return False
+    weigher, kind = engine.weigher, type(call.optimizer).__name__
+    name = type(weigher.strategy).__name__
+    if isinstance(weigher.strategy, JacobianStrategy) or engine.window is not None:
+        if not call.compares:  # directions only, each as the method gives it
+            return False
+        what = "a direction" if engine.window is None else "the sum of several backward passes"
+        raise ValueError(
+            f"{kind} follows one objective within a step, and {name} gives {what}, which has none: use a "
+            "loss-based or Gramian strategy with accumulation='microbatch', or another optimizer."
+        )
+    if weigher.heads == "plain":
+        raise ValueError(
+            f"{kind} follows one objective within a step, and there is none with heads='plain': leave heads= "
+            "out, and within a step every parameter gets its task's weight."
+        )
+    return True
+
+
+def scalar(
+    engine: Engine,
+    call: Evaluations,
+    losses: tuple[list[int], list[Tensor], list[Any]],
+    begin: Callable[[], Callable[[Step], None]],
+    after: Callable[[], None],
+) -> Tensor | None:
+    """The scalar [] of one call; None where the strategy's own is an objective.
+
+    Args:
+        engine: Weighs the first call's losses.
+        call: The optimizer step.
+        losses: Tasks present, mean losses, counts.
+        begin: Starts a step of the balancer; gives what is told of its weights once the backward starts.
+        after: Called by the backward.
+    """
+    present, values, counts = losses
+
+    def first() -> tuple[Callable[[Step], None], Step | None]:
+        decided = begin()
+        with task_gradients.full_precision(values[0].device):
+            return decided, _weigh(engine, present, values, counts)
+
+    decided, found = call.keep(engine, first)
+    if found is None:
+        return None
+    if not set(present) <= set(found.present):
+        raise ValueError("The calls of one optimizer step's closure should give losses of the same tasks.")
+    now = engine.weigher.step(present, values, counts)
+    whole = torch.as_tensor(found.trunk).to(now.losses)
+    weights = whole[[found.present.index(i) for i in now.present]]
+    value, mine = (weights * now.losses).sum(), weights[[now.present.index(i) for i in present]]
+    if engine.ranks.number > 1:
+        mine = mine * torch.stack(write_grad.shares(now, present, counts)) * engine.ranks.number
+    tell = partial(_tell, decided if call.number == 1 else None, found, after)
+    result: Tensor = functions.Weighted.apply(value, mine, tell, *values)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[], None]) -> None:
+    if decided is not None:
+        decided(step)
+    functions.after_backward(after)
+
+
+def _weigh(engine: Engine, present: list[int], values: list[Tensor], counts: list[Any]) -> Step | None:
+    """The strategy's step at these losses, without its gradient; None for an objective of its own."""
+    if isinstance(engine.weigher.strategy, LossStrategy):
+        step = engine.weigher.step(present, values, counts)
+        engine.weigher.combine(step)
+        return None if _is_objective(engine, step) else step
+    one = torch.ones((), device=values[0].device)
+    leaves, _ = engine.meet(present, values)
+    found = engine._weigh(Batch(present, values, counts, leaves, one, retain_graph=True))
+    assert found is not None  # no window is open
+    return found[0]
+
+
+def _is_objective(engine: Engine, step: Step) -> bool:
+    """The weights are the gradient of the value as it is, nothing in it taken for constant."""
+    weigher = engine.weigher
+    assert isinstance(weigher.strategy, LossStrategy)
+    wide = torch.float32 if step.losses.device.type == "mps" else torch.float64
+    losses = step.losses.to(wide)
+    towards = losses * torch.linspace(0.5, 1.5, len(losses), dtype=wide, device=losses.device)
+    ends = []
+    for sign in (-1, 1):
+        with weigher.state.trial(), torch.no_grad():
+            point = losses + sign * BEND * towards
+            ends.append(float(weigher.strategy.combine(point, weigher.index(step))))
+    parts = (torch.as_tensor(step.trunk).to(losses) * towards).cpu().numpy()
+    slope = (ends[1] - ends[0]) / (2 * BEND)
+    return bool(np.abs(slope - parts.sum()) <= BEND * np.abs(parts).sum())

@@ -1,0 +1,71 @@
+"""From weights to gradients: out of rows that are at hand, or by weighted backward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...gradients import fsdp, task_gradients
+from ...gradients.batch import Batch
+from ...gradients.factored import Weight
+from ...gradients.leaves import Leaves
+from ...gradients.ranks import Ranks
+from ...gradients.task_gradients import Found, Row
+from ..records import Step
+
+
+def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tensor]) -> Found:
+    """For every parameter its weighted rows, or its piece of a direction."""
+    shared = leaves.shared
+    per_row = (step.trunk, step.heads) if step.stack is None else step.stack
+    trunk, heads = (_items(weights, len(rows)) for weights in per_row)
+    found: Found = []
+    for k, param in enumerate(leaves.params):
+        weights = trunk if shared[k] else heads
+        part = pieces[k] if k in pieces else task_gradients.combine(rows, k, weights, step.wide)
+        if part is not None:
+            found.append((param, fsdp.like(param, part)))
+    return found
+
+
+def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
+    """Without rows: one weighted pass for the trunk, and one into each head."""
+    leaves, params = batch.leaves, batch.leaves.params
+    one: list[Weight] = [1.0] * len(batch.present)
+    part = shares(step, batch.present, batch.counts) if ranks.number > 1 else one
+    heads, trunk = _items(step.heads, len(step.present)), _items(step.trunk, len(step.present))
+    at = [step.present.index(i) for i in batch.present]
+    found: Row = [None] * len(params)
+
+    def one_pass(values: Sequence[Tensor], weights: Sequence[Weight], where: list[int], keep: bool) -> None:
+        chosen = [params[k] for k in where]
+        part = task_gradients.weighted_pass(values, weights, chosen, batch.factor, retain_graph=keep)
+        for k, gradient in zip(where, part, strict=True):
+            found[k] = gradient
+
+    tasks = [known.tasks for known in leaves.known]
+    for i, place, value, share in zip(batch.present, at, batch.values, part, strict=True):
+        one_pass([value], [heads[place] * share], [k for k, t in enumerate(tasks) if t == 1 << i], True)
+    weights = [trunk[place] * share for place, share in zip(at, part, strict=True)]
+    one_pass(batch.values, weights, [k for k, t in enumerate(leaves.shared) if t], batch.retain_graph)
+    if ranks.number > 1:
+        ranks.total(found, leaves)
+    return [(param, g) for param, g in zip(params, found, strict=True) if g is not None]
+
+
+def shares(step: Step, present: list[int], counts: list[Any]) -> list[Any]:
+    """This rank's part in each of its own tasks: its count over that of all ranks."""
+    counted = step.items()
+    totals = [counted[step.present.index(i)] for i in present]
+    return [torch.as_tensor(c).to(total) / total for c, total in zip(counts, totals, strict=True)]
+
+
+def _items(weights: Tensor | np.ndarray | None, m: int) -> Sequence[Weight]:
+    """One weight per task: floats, or 0-dim tensors left on their device; None is all ones."""
+    if weights is None:
+        return [1.0] * m
+    return weights.unbind() if isinstance(weights, Tensor) else weights.tolist()

@@ -1,0 +1,97 @@
+"""The report as one HTML file that needs nothing else: tables, curves, weights, failures, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...files.atomic import replacing
+from ...files.escapes import visible
+from .comparison import Comparison, Result, arm_of, compare
+from .figures import validation_curves, weight_trajectories
+from .table import NOTES, grids, summary, title
+
+
+def write_page(
+    results: Iterable[Result], path: str | Path, *, title: str = "Comparison of strategies"
+) -> Path:
+    """Write the page and return its path.
+
+    Raises:
+        ValueError: no results, or one run given twice.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    text = visible(render(list(results), title))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode())
+    except OSError as error:
+        raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
+    return path
+
+
+def render(results: list[Result], heading: str) -> str:
+    """The page's HTML."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    comparisons = compare(results)
+    return environment.get_template("page.html.j2").render(
+        heading=heading,
+        sections=[_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)],
+        counts=_counts(results),
+        failed=[result for result in results if result["status"] != "ok"],
+        notes=NOTES,
+        environments=_environments(results),
+        arm_of=arm_of,
+    )
+
+
+def _section(number: int, comparison: Comparison, among: list[Comparison]) -> dict[str, Any]:
+    arms = [row.arm for row in comparison.rows]
+    weights = weight_trajectories(comparison)
+    return {
+        "id": f"problem-{number + 1}",
+        "title": title(comparison, among),
+        "summary": summary(comparison),
+        "grids": grids(comparison),
+        "curves": validation_curves(comparison),
+        "weights": weights,
+        "weightless": [arm for arm in arms[1:] if arm not in weights],
+        "tasks": comparison.tasks,
+        "arms": arms,
+        "seeds": comparison.seeds,
+        "settings": comparison.settings,
+        "minutes": sum(result["seconds"] or 0 for result in comparison.results) / 60,
+    }
+
+
+def _counts(results: list[Result]) -> dict[str, Any]:
+    failed = sum(result["status"] != "ok" for result in results)
+    arms = {arm_of(result) for result in results}
+    return {
+        "runs": len(results),
+        "failed": failed,
+        "arms": len(arms),
+        "seeds": len({result["seed"] for result in results}),
+        "problems": len({result["problem"] for result in results}),
+    }
+
+
+def _environments(results: list[Result]) -> dict[str, str]:
+    """Each entry of the runs' environments; several values where the runs differ."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        environment: Mapping[str, Any] = result["environment"]
+        for key, value in environment.items():
+            found.setdefault(key, {})[str(value) if value is not None else "none"] = None
+    return {key: "; ".join(values) for key, values in found.items()}

@@ -1,0 +1,66 @@
+"""Heads: what each task has of its own. Outputs are float32, whatever the encoder's precision."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..task import Task
+from .encoders import Encoder, States
+
+
+class TokenHead(nn.Module):
+    """One linear layer per word: logits [B, W, n]."""
+
+    def __init__(self, token_dim: int, n: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(token_dim, n)
+
+    def forward(self, states: States) -> Tensor:
+        """Logits [B, W, n]."""
+        logits: Tensor = self.output(states.tokens)
+        return logits.float()
+
+
+class ClassificationHead(nn.Module):
+    """One linear layer per example: logits [B, n]."""
+
+    def __init__(self, pooled_dim: int, n: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(pooled_dim, n)
+
+    def forward(self, states: States) -> Tensor:
+        """Logits [B, n]."""
+        logits: Tensor = self.output(states.pooled)
+        return logits.float()
+
+
+class RegressionHead(nn.Module):
+    """One number per example, ``mean + std * z`` with z from a linear layer: [B], in raw units.
+
+    With the training targets' mean and standard deviation an untrained head predicts about the
+    mean, and the layer learns a target of size one.
+    """
+
+    def __init__(self, pooled_dim: int, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__()
+        self.output = nn.Linear(pooled_dim, 1)
+        self.mean, self.std = mean, std
+
+    def forward(self, states: States) -> Tensor:
+        """Predictions [B]."""
+        z: Tensor = self.output(states.pooled)
+        return self.mean + self.std * z.squeeze(-1).float()
+
+
+def make_head(task: Task, encoder: Encoder) -> nn.Module:
+    """The head for a task. Raises ValueError for a task per word on an encoder without words."""
+    if task.kind == "tokens":
+        if encoder.token_dim is None:
+            raise ValueError(
+                f"Task {task.name!r} labels words, but {type(encoder).__name__} gives none: "
+                "use a BiLSTM or a Transformer."
+            )
+        return TokenHead(encoder.token_dim, task.n_outputs)
+    if task.kind == "classification":
+        return ClassificationHead(encoder.pooled_dim, task.n_outputs)
+    return RegressionHead(encoder.pooled_dim, task.mean, task.std)

@@ -1,0 +1,71 @@
+"""One encoder, a head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from ..task import MISSING, Task
+from .encoders import Encoder, States
+from .heads import make_head
+
+
+class Output(NamedTuple):
+    """What a `MultiTaskModel` gives."""
+
+    outputs: dict[str, Tensor]  #: task -> the head's output
+    losses: dict[str, Tensor]  #: task -> mean loss [] over its labelled items
+
+
+def _module_name(task: Task) -> str:
+    # PyTorch takes no dot in a module's name, nor the name of one of ModuleDict's own attributes.
+    name = task.name.replace(".", "_")
+    return f"{name}_" if hasattr(nn.ModuleDict, name) or name == "training" else name
+
+
+class MultiTaskModel(nn.Module):
+    """A shared encoder and one head per task; ``heads`` is a ModuleDict by task name.
+
+    ``heads``: task -> module of `States`, for tasks that shall have another head than `make_head`'s.
+
+    Raises ValueError for no task, two of one name, a head for no task.
+    """
+
+    def __init__(
+        self, encoder: Encoder, tasks: Sequence[Task], heads: dict[str, nn.Module] | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder, self.tasks = encoder, tuple(tasks)
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"A model expects one or more tasks of different names, found {names}.")
+        if strange := set(heads or {}) - set(names):
+            raise ValueError(f"Heads were given for {sorted(strange)}, but the tasks are {names}.")
+        self.heads = nn.ModuleDict(
+            {_module_name(t): (heads or {}).get(t.name) or make_head(t, encoder) for t in self.tasks}
+        )
+
+    def forward(self, inputs: dict[str, Any], targets: dict[str, Tensor] | None = None) -> Output:
+        """Outputs, and the losses of the tasks in ``targets``.
+
+        Every head runs when ``targets`` is None, else only those of the tasks in it. A word that
+        the encoder has no state for (cut off) does not count in a loss. ValueError: a target for no
+        task.
+        """
+        if strange := set(targets or ()) - {task.name for task in self.tasks}:
+            names = [task.name for task in self.tasks]
+            raise ValueError(f"Targets were given for {sorted(strange)}, but the tasks are {names}.")
+        states = self.encoder(inputs)
+        chosen = [task for task in self.tasks if targets is None or task.name in targets]
+        outputs = {task.name: self.heads[_module_name(task)](states) for task in chosen}
+        if targets is None:
+            return Output(outputs, {})
+        losses = {t.name: t.loss(outputs[t.name], self._seen(t, targets[t.name], states)) for t in chosen}
+        return Output(outputs, losses)
+
+    def _seen(self, task: Task, target: Tensor, states: States) -> Tensor:
+        if task.kind != "tokens" or states.mask is None:
+            return target
+        return target.masked_fill(~states.mask, MISSING)

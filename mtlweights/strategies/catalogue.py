@@ -1,0 +1,59 @@
+"""What each strategy costs in a step, what it keeps and what it needs from the loop."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from .loading import one_line
+from .registry import STRATEGIES, get, names
+
+#: where a strategy measures the task gradients, in words
+_MEASURED_AT = {"shared": "", "all": "", "last_shared": " at last layer", "features": " at features"}
+
+
+def strategies() -> list[dict[str, str]]:
+    """One row per strategy: name, family, backward passes per step, state, needs, summary, paper.
+
+    Warns of those that other packages register and that cannot be used, and leaves them out.
+    """
+    rows = []
+    for name in names():
+        try:
+            rows.append(_row(name, get(name)))
+        except (Exception, SystemExit) as error:  # whatever a package does that is none of ours
+            if name in STRATEGIES:
+                raise
+            warnings.warn(f"Strategy {name!r} is left out: {one_line(error)}.", stacklevel=2)
+    return rows
+
+
+def _row(name: str, strategy: type[Strategy]) -> dict[str, str]:
+    return {
+        "name": name,
+        "family": strategy.family,
+        "backward": _passes(strategy),
+        "state": _state(strategy),
+        "needs": ", ".join(strategy.needs),
+        "summary": (inspect.getdoc(strategy) or "").partition("\n")[0],
+        "paper": strategy.paper,
+    }
+
+
+def _passes(strategy: type[Strategy]) -> str:
+    if issubclass(strategy, LossStrategy):
+        return "1"
+    batches = strategy.batches if issubclass(strategy, GramStrategy) else 1
+    passes = "T" + _MEASURED_AT[strategy.measured_at] if batches == 1 else f"T on each of {batches} batches"
+    return passes + (" + validation" if strategy.validation_rows else "")
+
+
+def _state(strategy: type[Strategy]) -> str:
+    """What a checkpoint holds, by size."""
+    if issubclass(strategy, JacobianStrategy) and (strategy.row_state or strategy.tensor_state):
+        return "T x P" if strategy.row_state else "T x tensors"
+    made = strategy(3)
+    sizes = [x.dim() for name, x in made.state_dict().items() if name != "step"]
+    kind = "T x T" if max(sizes, default=0) > 1 else "T" if sizes else ""
+    return kind + (", learned" if any(True for _ in made.parameters()) else "")

@@ -1,0 +1,43 @@
+"""PCGrad (Yu et al. 2020)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..base import GramStrategy
+from ..solvers import project_conflicts
+
+
+class PCGrad(GramStrategy):
+    """Gradient surgery: every task's gradient loses what conflicts with another's.
+
+    For every i, starting from ``p_i = g_i``, for every ``j != i`` in random order: where
+    ``p_i . g_j < 0``, ``p_i -= (p_i . g_j / |g_j|^2) g_j``, with the original g_j. The direction is
+    ``sum_i p_i``.
+
+    T. Yu, S. Kumar, A. Gupta, S. Levine, K. Hausman, C. Finn, "Gradient Surgery for Multi-Task
+    Learning", NeurIPS 2020, https://arxiv.org/abs/2001.06782, algorithm 1.
+
+    All of it is done on the Gramian, with p_i held as coefficients of the g_j, which is exact. As in
+    the paper, and unlike much public code: a fresh order for every i, i itself left out, the sum
+    and not the mean. For T = 2 there is no order and
+    ``w_i = 1 - min(g_1 . g_2, 0) / |g_i|^2``. Departure: the orders are a function of (seed,
+    committed step), not of a random stream, so that a repeated or resumed step is the same.
+    """
+
+    paper = "Yu et al. 2020, https://arxiv.org/abs/2001.06782"
+    family = "gramian"
+    properties = frozenset({"linear_under_scaling"})
+
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+        """Weights [m], all at least 1, of the direction ``sum_i p_i``."""
+        return project_conflicts(gram, random_orders(len(gram), self.seed, int(self.step)))
+
+
+def random_orders(m: int, seed: int, step: int) -> np.ndarray:
+    """For each of m tasks, the others in random order: [m, m - 1], a function of (seed, step)."""
+    if m < 3:
+        return np.arange(m)[::-1, None][:, : m - 1]
+    key = np.array([seed % 2**64, step], dtype=np.uint64)
+    ranks = np.random.Generator(np.random.Philox(key=key)).random((m, m - 1)).argsort(axis=1)
+    return np.asarray(ranks + (ranks >= np.arange(m)[:, None]))

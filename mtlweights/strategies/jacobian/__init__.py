@@ -1,0 +1,23 @@
+"""Every JacobianStrategy, one file per paper: the task gradients themselves in, a direction out."""
+
+from .adatask import AdaTask
+from .contrastive import Contrastive
+from .db_mtl import DualBalancing
+from .excess_mtl import ExcessMTL
+from .graddrop import GradDrop
+from .metabalance import MetaBalance
+from .moco import MoCo
+from .trimmed_mean import TrimmedMean
+from .variational import Variational
+
+__all__ = [
+    "AdaTask",
+    "Contrastive",
+    "DualBalancing",
+    "ExcessMTL",
+    "GradDrop",
+    "MetaBalance",
+    "MoCo",
+    "TrimmedMean",
+    "Variational",
+]
