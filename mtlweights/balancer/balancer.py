@@ -135,6 +135,7 @@ class Balancer:
             self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
+        self._state.rows.gone = self._sharing.record.gone
         batches = self._weigher.batches
         window = accumulation == "window" or batches > 1
         self._engine = Engine(
