@@ -11,7 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from mtlweights import Balancer, strategies
 from mtlweights.integrations.huggingface import MultiTaskTrainer
-from tests.integrations.tiny import (
+from tests.tiny import (
     MICRO,
     SEVERAL,
     TASKS,

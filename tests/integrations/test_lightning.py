@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from tests.integrations.tiny import (
+from tests.tiny import (
     MICRO,
     SEVERAL,
     assert_close,
