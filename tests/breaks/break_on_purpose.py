@@ -224,7 +224,7 @@ BREAKS = [
         "balancer/step/weights.py",
         "        if least < -ROUNDING",
         "        if False and least < -ROUNDING",
-        "tests/strategies/test_strategies_signs.py",
+        "tests/strategies/test_signs.py",
     ),
 ]
 

@@ -1,29 +1,14 @@
-"""The T x T solvers against independent ways to the same answer."""
+"""The shortest vector of a hull, and the projection on the simplex."""
 
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import min_norm, project_conflicts
+from mtlweights.strategies.solvers import min_norm, project_simplex
+from tests.strategies.solvers.helpers import awkward, nearest
 
 RNG = np.random.default_rng
-
-
-def jacobians(m, rng):
-    """Gradients [m, P] of every awkward kind, at every scale."""
-    plain = rng.normal(size=(m, m + 2))
-    low_rank = rng.normal(size=(m, max(1, m // 2)))
-    twins = plain.copy()
-    twins[-1] = twins[0]
-    opposed = plain.copy()
-    opposed[-1] = -opposed[0]
-    near = rng.normal(size=m + 2) + 1e-6 * plain
-    aligned = plain + 3 * rng.normal(size=m + 2)
-    integers = np.round(plain)
-    uneven = plain * 10.0 ** rng.uniform(-2, 2, size=(m, 1))
-    kinds = [plain, low_rank, twins, opposed, near, aligned, integers, uneven]
-    return [scale * kind for kind in kinds for scale in (1e-6, 1.0, 1e6)]
 
 
 def shortest_by_enumeration(jacobian):
@@ -44,7 +29,7 @@ def shortest_by_enumeration(jacobian):
 @pytest.mark.parametrize("m", [2, 3, 4, 5])
 def test_min_norm_is_the_shortest_over_all_faces(m):
     rng = RNG(m)
-    for jacobian in [j for _ in range(5) for j in jacobians(m, rng)]:
+    for jacobian in [j for _ in range(5) for j in awkward(m, rng)]:
         alpha = min_norm(jacobian @ jacobian.T)
         size = np.linalg.norm(jacobian, axis=1).min()
         # Through the Gramian, a length far below the gradients' is only known to sqrt(1e-16).
@@ -54,7 +39,7 @@ def test_min_norm_is_the_shortest_over_all_faces(m):
 @pytest.mark.parametrize("m", [2, 3, 5, 8, 17, 40])
 def test_min_norm_meets_the_optimality_conditions(m):
     rng = RNG(m)
-    for jacobian in [j for _ in range(4) for j in jacobians(m, rng)]:
+    for jacobian in [j for _ in range(4) for j in awkward(m, rng)]:
         gram = jacobian @ jacobian.T
         alpha = min_norm(gram)
         assert alpha.min() >= 0
@@ -104,51 +89,22 @@ def test_min_norm_finds_a_tiny_share():
     assert min_norm(jacobian @ jacobian.T)[1:] == pytest.approx([1e-7, 0], rel=1e-4)
 
 
-def surgery(jacobian, orders):
-    """PCGrad on the gradients themselves, as the paper writes it."""
-    total = np.zeros(jacobian.shape[1])
-    for i, order in enumerate(orders):
-        gradient = jacobian[i].copy()
-        for j in order:
-            product = gradient @ jacobian[j]
-            if product < 0:
-                gradient -= product / (jacobian[j] @ jacobian[j]) * jacobian[j]
-        total += gradient
-    return total
+@pytest.mark.parametrize("m", [1, 2, 3, 40])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6])
+@pytest.mark.parametrize("total", [1.0, 0.3])
+def test_projection_is_the_nearest_point_of_the_simplex(m, scale, total):
+    for seed in range(5):
+        point = np.random.default_rng(seed).normal(size=m) * scale
+        before = point.copy()
+        found = project_simplex(point, total)
+        assert found == pytest.approx(nearest(point, total), abs=1e-15 + 1e-14 * scale)
+        assert found.sum() == pytest.approx(total, rel=1e-14) and (found >= 0).all()
+        assert (point == before).all()
 
 
-def random_orders(m, rng):
-    return np.array([rng.permutation([j for j in range(m) if j != i]) for i in range(m)])
-
-
-@pytest.mark.parametrize("m", [2, 3, 4, 8, 20])
-def test_project_conflicts_equals_surgery_on_the_gradients(m):
-    rng = RNG(m)
-    for jacobian in (rng.normal(size=(m, p)) * 10.0 ** rng.uniform(-2, 2, (m, 1)) for p in (2, 3, m, 100)):
-        orders = random_orders(m, rng)
-        weights = project_conflicts(jacobian @ jacobian.T, orders)
-        expected = surgery(jacobian, orders)
-        assert weights @ jacobian == pytest.approx(expected, abs=1e-9 * np.abs(jacobian).max())
-
-
-@pytest.mark.parametrize("m", [1, 2, 3, 8])
-def test_project_conflicts_degenerate(m):
-    orders = random_orders(m, RNG(0)).reshape(m, m - 1)
-    ones = np.ones(m)
-    assert (project_conflicts(np.zeros((m, m)), orders) == ones).all()
-    assert (project_conflicts(np.ones((m, m)), orders) == ones).all()  # no conflict
-    signs = np.where(np.arange(m) % 2, -1.0, 1.0)
-    opposed = np.outer(signs, signs)
-    opposed[-1] = opposed[:, -1] = 0.0
-    weights = project_conflicts(opposed, orders)
-    assert np.isfinite(weights).all()
-    assert weights[-1] == 1
-
-
-def test_solvers_leave_their_input_alone():
-    jacobian = RNG(0).normal(size=(5, 4))
-    gram = jacobian @ jacobian.T
-    before = gram.copy()
-    min_norm(gram)
-    project_conflicts(gram, random_orders(5, RNG(0)))
-    assert (gram == before).all()
+def test_projection_of_points_at_the_edges():
+    assert project_simplex(np.array([0.25, 0.75])).tolist() == [0.25, 0.75]
+    assert project_simplex(np.array([3.0, 0.0, 1.0])).tolist() == [1, 0, 0]
+    assert project_simplex(np.array([-7.0, -7.0])).tolist() == [0.5, 0.5]
+    assert project_simplex(np.array([1e300, 1e300, -1e300])).tolist() == [0.5, 0.5, 0]
+    assert project_simplex(np.array([1.0, 2.0]), 0.0).tolist() == [0, 0]

@@ -11,7 +11,7 @@ from torch import nn
 from mtlweights import Balancer, strategies
 from mtlweights.balancer.state.state import State
 from mtlweights.testing.harness import Moment, Stage
-from tests.strategies.test_strategies_loss import make
+from tests.strategies.helpers import make
 
 ALL = list(strategies.names())
 LOSS_BASED = [name for name in ALL if issubclass(strategies.get(name), strategies.LossStrategy)]
