@@ -13,9 +13,7 @@ from ..runspec import SINGLE
 from ..statistics import Verdict, judge
 
 DELTA = "Δm"
-Scores = Mapping[
-    str, Mapping[str, Mapping[int, float]]
-]  #: arm -> task -> seed -> primary metric, + is better
+Scores = Mapping[str, Mapping[str, Mapping[int, float]]]  #: arm -> task -> seed -> metric, + better
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,12 @@ def references(arms: Sequence[str]) -> list[str]:
     return [arm for arm in (SINGLE, "equal", *static[:1]) if arm in arms]
 
 
+def judged_by(arms: Sequence[str]) -> str | None:
+    """What arms are judged by first: equal weights, else single-task training, else static weights."""
+    known = references(arms)
+    return "equal" if "equal" in known else next(iter(known), None)
+
+
 def findings(problem: str, scores: Scores, protocol: Protocol) -> list[Finding]:
     """Every arm against every reference, Holm over the arms for each reference and each thing compared.
 
@@ -82,10 +86,8 @@ def relative(scores: Scores, arm: str, against: str, task: str) -> dict[int, flo
         return {}
     ratio = fmean(own[seed] - other[seed] for seed in seeds) / abs(base)
     sign = math.copysign(1, base)
-    return {
-        seed: 100 * (ratio + (own[seed] - other[seed] - ratio * sign * alone[seed]) / abs(base))
-        for seed in seeds
-    }
+    rest = {seed: own[seed] - other[seed] - ratio * sign * alone[seed] for seed in seeds}
+    return {seed: 100 * (ratio + rest[seed] / abs(base)) for seed in seeds}
 
 
 def warnings(found: Sequence[Finding]) -> list[str]:

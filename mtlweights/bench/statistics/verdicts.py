@@ -38,7 +38,8 @@ def judge(
 
     - *equal*: the interval lies within (-``worth``, ``worth``), the smallest difference that matters;
     - *better*, *worse*: it leaves out 0, the p-value is rejected, and it is not *equal*;
-    - *unresolved*: anything else, fewer than `FEWEST_SEEDS`, and differences that are all the same but not 0; ``more_seeds`` says how many more of the same kind would tell.
+    - *unresolved*: anything else, fewer than `FEWEST_SEEDS`, and differences all the same but not 0;
+      ``more_seeds`` says how many more of the same kind would tell.
 
     Raises:
         ValueError: no such design, ``worth`` is negative, or values are refused as in `fixed_t`.
