@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,30 @@ class Protocol:
     def worth_of(self, problem: str) -> float:
         """The smallest difference that matters on a problem."""
         return float(self.worth.get(problem, WORTH))
+
+
+def settle(protocol: Protocol, folder: str | Path) -> list[str]:
+    """Keep what is to hold for a results folder; what was settled there before stays.
+
+    Returns a line that says so where the two differ.
+
+    A problem that is new to the folder is added.
+
+    Raises:
+        ValueError: the file is there and is no protocol.
+        OSError: the folder cannot be written.
+    """
+    before = read_protocol(folder)
+    if before is None:
+        write_protocol(protocol, folder)
+        return []
+    joined = replace(before, worth={**protocol.worth, **before.worth})
+    if joined != before:
+        write_protocol(joined, folder)
+    wanted = replace(protocol, worth={**joined.worth, **protocol.worth})
+    if wanted == joined:
+        return []
+    return [f"{Path(folder, FILE)} was settled before these runs and stays, though the suite says otherwise."]
 
 
 def write_protocol(protocol: Protocol, folder: str | Path) -> None:

@@ -32,9 +32,8 @@ def judge(
     """Judge every arm by its differences to one reference, one a seed; positive is better.
 
     Holm (1979) over the arms: with p-values in ascending order the k-th of m is judged at
-    alpha / (m - k + 1), and none after the first that fails is better or worse. At most ``alpha`` of
-    comparisons without any
-    difference have a *better* or *worse* at all. The interval of an arm is at its own level.
+    alpha / (m - k + 1), and none after the first that fails is better or worse. Of comparisons without any
+    difference at most ``alpha`` have a *better* or *worse* at all. An arm's interval is at its own level.
 
     - *equal*: the interval lies within (-``worth``, ``worth``), the smallest difference that matters;
     - *better*, *worse*: it leaves out 0, the p-value is rejected, and it is not *equal*;
@@ -64,7 +63,11 @@ def judge(
 
 
 def _verdict(own: Interval, worth: float, rejected: bool) -> str:
-    if (-worth < own.low and own.high < worth) or own.low == own.high == 0:
+    if own.low == own.high:
+        return "equal" if own.mean == 0 else "unresolved"
+    if own.n < FEWEST_SEEDS:
+        return "unresolved"
+    if -worth < own.low and own.high < worth:
         return "equal"
     if rejected and own.low > 0:
         return "better"
