@@ -42,17 +42,20 @@ def fixed_t(values: Sequence[float], alpha: float = 0.05) -> Interval:
     Raises:
         ValueError: no value, one that is not finite, or ``alpha`` outside (0, 1).
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     n, mean, spread = _moments(values, alpha)
-    if n < 2:
-        return Interval(mean, -math.inf, math.inf, 1.0, n)
-    error = math.sqrt(spread / (n - 1) / n)
-    if error == 0:
-        return Interval(mean, mean, mean, 1.0, n)
-    half = float(t.ppf(1 - alpha / 2, n - 1)) * error
-    p = 2 * float(t.sf(abs(mean) / error, n - 1))
+    p = 1.0
+    if n > 1 and spread > 0:
+        p = 2 * float(stdtr(n - 1, -abs(mean) / math.sqrt(spread / (n - 1) / n)))
+    half = _fixed_half(n, spread, alpha)
     return Interval(mean, mean - half, mean + half, p, n)
+
+
+def _fixed_half(n: int, spread: float, alpha: float) -> float:
+    from scipy.special import stdtrit
+
+    return math.inf if n < 2 else float(stdtrit(n - 1, 1 - alpha / 2)) * math.sqrt(spread / (n - 1) / n)
 
 
 def anytime_t(values: Sequence[float], alpha: float = 0.05) -> Interval:
@@ -64,34 +67,31 @@ def anytime_t(values: Sequence[float], alpha: float = 0.05) -> Interval:
         E_n(m) = sqrt(c^2 / (n + c^2)) (V / (V - S^2 / (n + c^2)))^(n / 2)
 
     with S = sum(x - m) and V = sum((x - m)^2), a martingale at the true mean m; the interval is
-    {m: E_n(m) < 1 / alpha} (Ville's inequality), p is
-    min(1, 1 / E_n(0)). Lai 1976; Wang and Ramdas 2023 (arXiv 2310.03722), section 4, with their c. The
-    likelihood is normal; ``benchmarks/proof`` measures what heavy tails and skewness do to it.
+    {m: E_n(m) < 1 / alpha} (Ville's inequality), p is min(1, 1 / E_n(0)). Lai 1976; Wang and Ramdas 2023
+    (arXiv 2310.03722), section 4, with their c. The likelihood is normal; ``benchmarks/proof`` measures what
+    heavy tails and skewness do to it.
 
     Raises:
         ValueError: as :func:`fixed_t`.
     """
     n, mean, spread = _moments(values, alpha)
-    c2 = PRECISION
-    if n >= 2 and spread == 0:
-        return Interval(mean, mean, mean, 1.0, n)
-    log_k = (math.log((n + c2) / c2) - 2 * math.log(alpha)) / n
-    shrink = c2 / (n + c2)
+    p = 1.0
+    if n > 1 and spread > 0:
+        squares, shrink = n * mean**2, PRECISION / (n + PRECISION)
+        ratio = (spread + squares) / (spread + squares * shrink)
+        p = min(1.0, math.exp(-(0.5 * math.log(shrink) + n / 2 * math.log(ratio))))
+    half = _anytime_half(n, spread, alpha)
+    return Interval(mean, mean - half, mean + half, p, n)
+
+
+def _anytime_half(n: int, spread: float, alpha: float) -> float:
+    """Of {m: E_n(m) < 1 / alpha}: infinite while no mean could be excluded, whatever the values."""
+    shrink = PRECISION / (n + PRECISION)
+    log_k = (-math.log(shrink) - 2 * math.log(alpha)) / n
     if n < 2 or log_k >= -math.log(shrink):
-        return Interval(mean, -math.inf, math.inf, _anytime_p(n, mean, spread), n)
+        return math.inf if spread > 0 or n < 2 else 0.0
     k = math.exp(log_k)
-    half = math.sqrt((k - 1) * spread / (n * (1 - k * shrink)))
-    return Interval(mean, mean - half, mean + half, _anytime_p(n, mean, spread), n)
-
-
-def _anytime_p(n: int, mean: float, spread: float) -> float:
-    """1 / E_n(0), at most 1; ``spread`` is the sum of squares about the mean."""
-    if n < 2:
-        return 1.0
-    c2 = PRECISION
-    squares, shrink = n * mean**2, c2 / (n + c2)
-    ratio = (spread + squares) / (spread + squares * shrink)
-    return min(1.0, math.exp(-(0.5 * math.log(shrink) + n / 2 * math.log(ratio))))
+    return math.sqrt((k - 1) * spread / (n * (1 - k * shrink)))
 
 
 #: how many seeds: chosen beforehand, or as many as it takes
@@ -99,31 +99,25 @@ DESIGNS: dict[str, Callable[[Sequence[float], float], Interval]] = {
     "fixed": fixed_t,
     "until-resolved": anytime_t,
 }
+_HALVES = {"fixed": _fixed_half, "until-resolved": _anytime_half}
 
 
-def seeds_needed(
-    interval: Callable[[Sequence[float], float], Interval], mean: float, sd: float, worth: float, alpha: float
-) -> int | None:
+def seeds_needed(design: str, mean: float, sd: float, worth: float, alpha: float) -> int | None:
     """The least n at which a mean and a standard deviation like these would be resolved.
 
     Resolved: the half width is below ``|mean|``, or below ``worth - |mean|``. None: beyond `MOST_SEEDS`.
     """
     aim = max(abs(mean), worth - abs(mean))
-    if sd == 0:
-        return 2
 
-    def half(n: int) -> float:
-        # n values with mean 0 and this standard deviation, whatever their order
-        side = sd * math.sqrt((n - 1) / (n - n % 2))
-        values = [side if i % 2 else -side for i in range(n - n % 2)] + [0.0] * (n % 2)
-        return interval(values, alpha).half
+    def enough(n: int) -> bool:
+        return _HALVES[design](n, (n - 1) * sd**2, alpha) < aim
 
-    if not aim > 0 or half(MOST_SEEDS) >= aim:
+    if not enough(MOST_SEEDS):
         return None
     low, high = 1, MOST_SEEDS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if half(middle) < aim else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 

@@ -77,5 +77,5 @@ def _verdict(own: Interval, worth: float, rejected: bool) -> str:
 def _more(values: Sequence[float], own: Interval, worth: float, level: float, design: str) -> int | None:
     if len(values) < 2:
         return None
-    needed = seeds_needed(DESIGNS[design], own.mean, stdev(values), worth, level)
+    needed = seeds_needed(design, own.mean, stdev(values), worth, level)
     return None if needed is None else max(1, needed - own.n)
