@@ -316,10 +316,7 @@ DAMAGE = {
         "no metric",
     ),
     "environment is null": ({"environment": None}, r"\.environment should be dict"),
-    "a history that is deep": (
-        {"history": [{"dev": {"a": {"b": {}}}, "weight": {}}]},
-        r"a\.b should be",
-    ),
+    "a history that is deep": ({"history": [{"dev": {"a": {"b": {}}}, "weight": {}}]}, r"a\.b should be"),
     "true is no number": ({"seed": True}, r"\.seed should be int, found True"),
     "another run's": ({"id": "other"}, "it is that of run other, by its id"),
 }

@@ -45,10 +45,7 @@ def case(file, name, inside=""):
     return f'<testcase classname="tests.{file}" name="{name}" time="0.1">{inside}</testcase>'
 
 
-PLAIN = (
-    "test_both_paths_leave_the_same_gradients_over_several_steps",
-    "test_gradient_equals_the_definition",
-)
+PLAIN = ("test_both_paths_leave_the_same_gradients_over_several_steps", "test_gradient_equals_the_definition")
 
 
 def of_cases(path, *cases):

@@ -145,17 +145,9 @@ def test_a_class_in_a_file(tmp_path):
     ("text", "wanted", "message"),
     [
         (None, ":Halved", r"FILE: No such file or directory\. Expected file\.py:Class"),
-        (
-            OWN,
-            ":Halvd",
-            r"FILE defines no class 'Halvd' \(did you mean 'Halved'\?\)\. Strategies",
-        ),
+        (OWN, ":Halvd", r"FILE defines no class 'Halvd' \(did you mean 'Halved'\?\)\. Strategies"),
         (OWN, ":Unfinished", "FILE: Unfinished has no method combine"),
-        (
-            OWN + "class Two(Halved):\n    pass\n",
-            "",
-            "name one as .*:Class: Halved, Two",
-        ),
+        (OWN + "class Two(Halved):\n    pass\n", "", "name one as .*:Class: Halved, Two"),
         ("a = 1\n", "", "FILE defines no subclass of LossStrategy"),
         ("def f(:\n", ":Halved", "FILE, line 1: invalid syntax"),
         ("raise KeyError('a\\nb')\n", ":Halved", "FILE does not run: KeyError: "),

@@ -78,7 +78,7 @@ def test_bound_of_any_other_posterior_by_integration():
 
 def objective(moments, signal, noise, n, pull):
     return float(
-        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull),
+        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull)
     )
 
 

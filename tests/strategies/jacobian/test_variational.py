@@ -10,7 +10,7 @@ from tests.strategies.jacobian.helpers import Run
 
 def objective(moments, signal, noise, n, pull):
     return float(
-        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull),
+        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull)
     )
 
 

@@ -13,10 +13,7 @@ def dwa_weights(*epochs, **hyperparameters):
     return loss_weights(strategy, [1.0] * len(epochs[0]))[1]
 
 
-@pytest.mark.parametrize(
-    ("ratios", "expected"),
-    [((0.5, 1), (0.875647, 1.124353)), ((0.7, 0.7), (1, 1))],
-)
+@pytest.mark.parametrize(("ratios", "expected"), [((0.5, 1), (0.875647, 1.124353)), ((0.7, 0.7), (1, 1))])
 def test_dwa_ratios(ratios, expected):
     first = np.array([3.0, 0.01, 200.0])[: len(ratios)]  # the scale of each loss is of no matter
     weights = dwa_weights(first, first * ratios)

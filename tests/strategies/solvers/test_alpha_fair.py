@@ -5,9 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import (
-    alpha_fair,
-)
+from mtlweights.strategies.solvers import alpha_fair
 from tests.strategies.solvers.helpers import awkward
 
 SIZES = [2, 3, 5, 8, 17, 40]

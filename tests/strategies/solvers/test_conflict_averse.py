@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import (
-    conflict_averse,
-)
+from mtlweights.strategies.solvers import conflict_averse
 from tests.strategies.solvers.helpers import awkward
 
 SIZES = [2, 3, 5, 8, 17, 40]

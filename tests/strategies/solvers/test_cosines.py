@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import (
-    cosines_and_norms,
-    equal_cosines,
-)
+from mtlweights.strategies.solvers import cosines_and_norms, equal_cosines
 from tests.strategies.solvers.helpers import awkward
 
 

@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import (
-    dual_cone,
-    least_change,
-)
+from mtlweights.strategies.solvers import dual_cone, least_change
 from tests.strategies.solvers.helpers import awkward
 
 SIZES = [2, 3, 5, 8, 17, 40]

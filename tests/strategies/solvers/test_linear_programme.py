@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import (
-    best_on_simplex,
-)
+from mtlweights.strategies.solvers import best_on_simplex
 
 
 def test_best_on_simplex():
