@@ -136,7 +136,7 @@ class Balancer:
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
-        batches = self._weigher.batches
+        batches = self.strategy.batches
         window = accumulation == "window" or batches > 1
         self._engine = Engine(
             Gatherer(

@@ -55,7 +55,7 @@ def weigh(strategy, jacobian, losses=None, **hyperparameters):
     losses = np.ones(len(jacobian)) if losses is None else np.asarray(losses, dtype=np.float64)
     if isinstance(strategy, str):
         strategy = make(strategy, len(jacobian), **hyperparameters)
-    weights = strategy.weights(jacobian @ jacobian.T, losses)
+    weights = strategy.weights(jacobian @ jacobian.T, losses, np.arange(len(losses)))
     return weights[0] if isinstance(weights, tuple) else weights
 
 
@@ -96,7 +96,7 @@ def weights_of(value, losses):
     return torch.autograd.grad(value, losses)[0].numpy()
 
 
-def loss_weights(strategy, losses=LOSSES, present=None):
+def loss_weights(strategy, losses=LOSSES, present=slice(None)):
     """(objective, weights) of a loss strategy: the weights are the objective's gradient."""
     losses = torch.tensor(losses, dtype=torch.float64, requires_grad=True)
     value = strategy.combine(losses, present)

@@ -6,8 +6,8 @@ import torch
 from mtlweights import Balancer, strategies
 from tests.toys import assert_same, batch, gradients_of, losses_of, names, toy
 
-#: those that stack batches always have a window: tests/balancer/state/test_row_state.py
-ALL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) == 1]
+#: those that stack batches always have a window
+ALL = [name for name in strategies.names() if strategies.get(name).batches == 1]
 SIZES = (3, 7, 4, 10)
 #: tasks that each micro-batch has
 HOLES = (None, (0, 1), None, (1, 2))

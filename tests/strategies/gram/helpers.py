@@ -9,6 +9,7 @@ def of_third(strategy, *jacobians, present=None):
     first = jacobians[0]
     stacked = np.concatenate(jacobians * 3 if len(jacobians) == 1 else jacobians)
     m = len(first)
+    present = np.arange(m) if present is None else present
     trunk, heads = strategy.weights(stacked @ stacked.T, np.ones(m), present)
     assert trunk.shape == heads.shape == (3 * m,)
     assert (trunk[: 2 * m] == 0).all() and heads == pytest.approx(1 / 3, rel=1e-15)

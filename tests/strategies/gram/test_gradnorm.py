@@ -10,8 +10,9 @@ from tests.strategies.helpers import make
 
 
 def gradnorm_step(norms, losses, initial, alpha=1.5, present=None):
+    present = np.arange(len(norms)) if present is None else present
     strategy = make("gradnorm", len(initial), alpha=alpha)
-    strategy.weights(np.eye(len(initial)), np.array(initial, dtype=np.float64))
+    strategy.weights(np.eye(len(initial)), np.array(initial, dtype=np.float64), np.arange(len(initial)))
     strategy.weights(np.diag(np.square(norms)), np.array(losses, dtype=np.float64), present)
     return strategy
 
@@ -24,7 +25,7 @@ def test_gradnorm_gradient():
 def test_gradnorm_gradient_is_of_the_unweighted_norm():
     strategy = make("gradnorm", 2)
     strategy.w.data = torch.tensor([0.4, 1.6], dtype=torch.float64)
-    strategy.weights(np.diag([4.0, 1.0]), np.ones(2))  # G = (.8, 1.6)
+    strategy.weights(np.diag([4.0, 1.0]), np.ones(2), np.arange(2))  # G = (.8, 1.6)
     assert strategy.w.grad.tolist() == [-2, 1]
 
 
@@ -38,7 +39,7 @@ def test_gradnorm_initial_losses_are_those_first_seen():
     strategy = make("gradnorm", 3)
     strategy.weights(np.eye(2), np.array([4.0, 6.0]), np.array([0, 2]))
     assert strategy.initial.tolist() == pytest.approx([4, math.nan, 6], nan_ok=True)
-    strategy.weights(np.eye(3), np.array([1.0, 5.0, 2.0]))
+    strategy.weights(np.eye(3), np.array([1.0, 5.0, 2.0]), np.arange(3))
     assert strategy.initial.tolist() == [4, 5, 6]
 
 

@@ -14,9 +14,9 @@ def test_gradvac_second_step():
     strategy = make("gradvac", 2, beta=0.5)
     jacobian = np.array(A)
     gram = jacobian @ jacobian.T
-    strategy.weights(gram, np.ones(2))
+    strategy.weights(gram, np.ones(2), np.arange(2))
     assert strategy.target.tolist() == pytest.approx(np.array([[0, -0.25], [-0.25, 0]]))
-    corrected = jacobian[0] + (strategy.weights(gram, np.ones(2))[1] - 1) * jacobian[1]
+    corrected = jacobian[0] + (strategy.weights(gram, np.ones(2), np.arange(2))[1] - 1) * jacobian[1]
     assert corrected @ jacobian[1] / np.linalg.norm(corrected) == pytest.approx(-0.25, abs=1e-6)
     assert strategy.target[0, 1].item() == pytest.approx(-0.375)
 
@@ -46,7 +46,7 @@ def test_gradvac_equals_vaccination_of_the_gradients(n_tasks):
     for step in range(6):
         strategy.step.fill_(step)
         jacobian = rng.normal(size=(n_tasks, 12)) + common * (step % 3)
-        weights = strategy.weights(jacobian @ jacobian.T, np.ones(n_tasks))
+        weights = strategy.weights(jacobian @ jacobian.T, np.ones(n_tasks), np.arange(n_tasks))
         expected, target = vaccinated(jacobian, target, random_orders(n_tasks, 0, step), 0.3)
         assert weights @ jacobian == pytest.approx(expected, rel=1e-9)
         assert strategy.target.numpy() == pytest.approx(target, abs=1e-12)

@@ -13,15 +13,15 @@ from tests.strategies.helpers import make
 def test_mgda_normalises_only_to_find_the_weights(normalisation, expected):
     """Case B with losses (1, 2), which halve g_2; the weights are for the raw gradients."""
     gram = np.array([[4.0, -2.0], [-2.0, 2.0]])
-    weights = make("mgda", 2, normalisation=normalisation).weights(gram, np.array([1.0, 2.0]))
+    weights = make("mgda", 2, normalisation=normalisation).weights(gram, np.array([1.0, 2.0]), np.arange(2))
     assert weights == pytest.approx(expected)
 
 
 def test_mgda_loss_plus_is_both():
     gram, losses = np.array([[4.0, -2.0], [-2.0, 2.0]]), np.array([1.0, 2.0])
-    both = make("mgda", 2, normalisation="loss+").weights(gram, losses)
+    both = make("mgda", 2, normalisation="loss+").weights(gram, losses, np.arange(len(losses)))
     divisor = losses * np.sqrt([4, 2])
-    by_hand = make("mgda", 2).weights(gram / np.outer(divisor, divisor), losses)
+    by_hand = make("mgda", 2).weights(gram / np.outer(divisor, divisor), losses, np.arange(len(losses)))
     assert both == pytest.approx(by_hand)
 
 
@@ -32,8 +32,8 @@ def test_mgda_takes_no_negative_losses_where_they_divide():
     }
     assert found == {"none": False, "l2": False, "loss": True, "loss+": True}
     strategy = make("mgda", 2, normalisation="loss")
-    noise = strategy.weights(np.eye(2), np.array([1.0, -1e-9]))
-    assert noise.tolist() == strategy.weights(np.eye(2), np.array([1.0, 0.0])).tolist()
+    noise = strategy.weights(np.eye(2), np.array([1.0, -1e-9]), np.arange(2))
+    assert noise.tolist() == strategy.weights(np.eye(2), np.array([1.0, 0.0]), np.arange(2)).tolist()
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -42,7 +42,7 @@ def test_preference_of_two_tasks_in_closed_form(seed):
     jacobian, p = rng.normal(size=(2, 3)), rng.uniform(0.2, 3, 2)
     first, second = p[:, None] * jacobian
     a = np.clip((second - first) @ second / ((first - second) ** 2).sum(), 0, 1)
-    weights = make("mgda", 2, preference=p).weights(jacobian @ jacobian.T, np.ones(2))
+    weights = make("mgda", 2, preference=p).weights(jacobian @ jacobian.T, np.ones(2), np.arange(2))
     assert weights == pytest.approx([a * p[0], (1 - a) * p[1]], rel=1e-9, abs=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_preference_evens_out_the_rates_of_the_scaled_losses(n_tasks):
         rng = np.random.default_rng(seed)
         jacobian, p = rng.normal(size=(n_tasks, 9)), rng.uniform(0.2, 3, n_tasks)
         weights = make("mgda", n_tasks, preference=p.tolist()).weights(
-            jacobian @ jacobian.T, np.ones(n_tasks)
+            jacobian @ jacobian.T, np.ones(n_tasks), np.arange(n_tasks)
         )
         d = weights @ jacobian
         rates, active = p * (jacobian @ d), weights > 0
@@ -65,10 +65,14 @@ def test_equal_preferences_are_plain_mgda():
         jacobian, losses = np.random.default_rng(seed).normal(size=(4, 6)), np.arange(1.0, 5)
         gram = jacobian @ jacobian.T
         for kind in ("none", "l2", "loss", "loss+"):
-            plain = make("mgda", 4, normalisation=kind).weights(gram, losses)
-            ones = make("mgda", 4, normalisation=kind, preference=[1, 1, 1, 1]).weights(gram, losses)
+            plain = make("mgda", 4, normalisation=kind).weights(gram, losses, np.arange(len(losses)))
+            ones = make("mgda", 4, normalisation=kind, preference=[1, 1, 1, 1]).weights(
+                gram, losses, np.arange(len(losses))
+            )
             assert (plain == ones).all() and plain.sum() == pytest.approx(1)
-            threes = make("mgda", 4, normalisation=kind, preference=[3.0] * 4).weights(gram, losses)
+            threes = make("mgda", 4, normalisation=kind, preference=[3.0] * 4).weights(
+                gram, losses, np.arange(len(losses))
+            )
             assert threes == pytest.approx(3 * plain, rel=1e-9, abs=1e-12)
 
 

@@ -19,8 +19,8 @@ def test_pcd_of_two_in_closed_form():
 
 def test_pcd_normalises_by_a_corrected_moving_average():
     strategy = make("pcd", 2, primary=1, tau=0.5, beta=0.5)
-    strategy.weights(np.diag([4.0, 1.0]), np.ones(2))
-    weights = strategy.weights(np.diag([1.0, 9.0]), np.ones(2))
+    strategy.weights(np.diag([4.0, 1.0]), np.ones(2), np.arange(2))
+    weights = strategy.weights(np.diag([1.0, 9.0]), np.ones(2), np.arange(2))
     v = np.array([(0.25 * 4 + 0.5 * 1) / 0.75, (0.25 * 1 + 0.5 * 9) / 0.75])
     d = np.array([0.5 * math.sqrt(1 / v[0]), 3 / math.sqrt(v[1])])  # orthogonal: n_2 + tau n_1
     d *= 3 / np.linalg.norm(d)

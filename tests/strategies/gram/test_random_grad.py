@@ -13,8 +13,8 @@ def test_random_gradient_weighting_draws_once_per_step():
     draws = []
     for step in range(500):
         strategy.step.fill_(step)
-        draws.append(strategy.weights(np.eye(3), np.ones(3)))
-        assert (draws[-1] == strategy.weights(np.eye(3), np.ones(3))).all()
+        draws.append(strategy.weights(np.eye(3), np.ones(3), np.arange(3)))
+        assert (draws[-1] == strategy.weights(np.eye(3), np.ones(3), np.arange(3))).all()
     logs = np.log(draws)
     contrast = logs[:, 0] - logs[:, 1]  # a difference of two standard normals
     assert abs(contrast.mean()) < 0.2

@@ -8,11 +8,11 @@ import pytest
 from tests.strategies.helpers import loss_weights, make
 
 
-def random_weights(n_tasks, step, seed=0, present=None):
+def random_weights(n_tasks, step, seed=0, present=slice(None)):
     strategy = make("random", n_tasks)
     strategy.seed = seed
     strategy.step.fill_(step)
-    losses = [1.0] * (n_tasks if present is None else len(present))
+    losses = np.ones(n_tasks)[present]
     return loss_weights(strategy, losses, present)[1]
 
 
