@@ -53,8 +53,8 @@ COLUMNS = [
         "gradient accumulation: four micro-batches, tasks missing from some, equal one big batch",
         ("window::equals_one_big_batch[{}]",),
         (
-            "row_state::rows_of_two_batches_are_stacked",
-            "row_state::four_micro_batches_are_two_batches_of_two",
+            "batches::rows_of_two_batches_are_stacked",
+            "batches::four_micro_batches_are_two_batches_of_two",
         ),
     ),
     Column(

@@ -415,3 +415,31 @@ def test_several_batches_and_validation_rows_do_not_go_together():
 
     with pytest.raises(ValueError, match="Both asks for 2 batches and for validation rows"):
         Balancer(Both, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "arguments", "message"),
+    [
+        (
+            "mgda",
+            {"gradients": "row"},
+            "one of auto, rows, features, gramian, found 'row' .did you mean 'rows'",
+        ),
+        ("uw", {"gradients": "gramian"}, "UncertaintyWeighting weighs tasks by their losses alone"),
+        ("graddrop", {"gradients": "features"}, "GradDrop weighs tasks by whole gradients"),
+        (
+            "mgda",
+            {"features": nn.Linear(1, 1)},
+            "features= belongs to gradients='features', found gradients='auto'",
+        ),
+        (
+            "mgda",
+            {"gradients": "features", "features": "trunk"},
+            "should be a module of the model, found str",
+        ),
+        ("mgda", {"gradients": "features", "accumulation": "window"}, "needs the graph of the whole step"),
+    ],
+)
+def test_ways_of_measuring_that_do_not_fit(strategy, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Balancer(strategy, names(2), **arguments)

@@ -68,6 +68,11 @@ def test_products_of_rows(make, dtype, m, n):
     assert error(found, exact(rows)) < 1e-12
 
 
+def test_a_missing_row_is_one_of_zeros():
+    rows = [torch.randn(70_001), None, torch.randn(70_001)]
+    assert torch.equal(inner(rows), inner([rows[0], torch.zeros(70_001), rows[2]]))
+
+
 @pytest.mark.parametrize("make", [inner, by_strips, compensated])
 def test_rows_that_are_not_finite_or_zero(make):
     rows = torch.tensor([[1.0, 2.0], [math.inf, 1.0], [0.0, 0.0]]).unbind()

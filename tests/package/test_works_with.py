@@ -79,7 +79,7 @@ def test_a_cell_is_a_tick_only_if_all_its_tests_ran_and_passed(tmp_path):
 
 def test_strategies_of_several_batches_have_tests_of_their_own(tmp_path):
     both = next(column for column in COLUMNS if column.title == "window").several
-    cases = [case("test_row_state", f"test_{test.partition('::')[2]}") for test in both]
+    cases = [case("test_batches", f"test_{test.partition('::')[2]}") for test in both]
     found = of_cases(tmp_path / "a.xml", *cases, case("test_window", "test_equals_one_big_batch[call-uw]"))
     assert found["modo"]["window"] == f"{TICK}ᵃ" and found["uw"]["window"] == TICK
     found = of_cases(

@@ -1,4 +1,4 @@
-"""Strategies on the Gramian of three batches."""
+"""Gramians of every rank, and of three batches."""
 
 import numpy as np
 import pytest
@@ -33,3 +33,11 @@ def stacks(n_tasks):
     yield [rank_one, -rank_one, rank_one]
     yield [rank_one, np.zeros((n_tasks, 2)), rank_one]
     yield list(rng.normal(size=(3, n_tasks, 5)))
+
+
+def of_every_rank(n_tasks, seed, scales=(1e-6, 1.0, 1e6)):
+    rng = np.random.default_rng(seed)
+    for rank in {1, 2, max(1, n_tasks // 2), n_tasks, n_tasks + 5}:
+        for scale in scales:
+            yield scale * rng.normal(size=(n_tasks, rank))
+            yield scale * rng.normal(size=(n_tasks, rank)) * 10.0 ** rng.uniform(-1, 1, size=(n_tasks, 1))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mtlweights import strategies
+from tests.strategies.gram.helpers import of_every_rank
 from tests.strategies.helpers import direction, pairs, weigh
 
 
@@ -63,14 +64,6 @@ STATIONARY = ["upgrad", "dualproj", "nash_mtl", "fairgrad"]
 
 FAMILY = [n for n in strategies.names() if issubclass(strategies.get(n), strategies.GramStrategy)]
 FAMILY = [n for n in FAMILY if strategies.get(n).batches == 1]
-
-
-def of_every_rank(n_tasks, seed, scales=(1e-6, 1.0, 1e6)):
-    rng = np.random.default_rng(seed)
-    for rank in {1, 2, max(1, n_tasks // 2), n_tasks, n_tasks + 5}:
-        for scale in scales:
-            yield scale * rng.normal(size=(n_tasks, rank))
-            yield scale * rng.normal(size=(n_tasks, rank)) * 10.0 ** rng.uniform(-1, 1, size=(n_tasks, 1))
 
 
 @pytest.mark.parametrize("n_tasks", [1, 2, 3, 8, 40])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mtlweights.strategies.jacobian import factor_analysis
 from tests.strategies.helpers import make
 
 
@@ -47,3 +48,10 @@ def random_jacobians(n, m=3, p=7, seed=0):
 
 def near(expected, rel=1e-5, abs=1e-6):
     return pytest.approx(np.asarray(expected), rel=rel, abs=abs)
+
+
+def objective(moments, signal, noise, n, pull):
+    """The bound of `variational` at the best posterior."""
+    return float(
+        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull)
+    )

@@ -8,6 +8,7 @@ import torch
 from scipy import integrate, optimize, stats
 
 from mtlweights.strategies.jacobian import factor_analysis
+from tests.strategies.jacobian.helpers import objective
 
 SIGNAL = torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64)
 
@@ -74,12 +75,6 @@ def test_bound_of_any_other_posterior_by_integration():
     assert found == pytest.approx(np.mean([of_element(u[:, 0, p]) for p in range(5)]), rel=1e-7)
     best = factor_analysis.posterior(one[2], psi / n)
     assert found < float(factor_analysis.bound(moments_of(u), *best, one[2], psi, n, 0.0))
-
-
-def objective(moments, signal, noise, n, pull):
-    return float(
-        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull)
-    )
 
 
 def test_every_sweep_raises_the_bound_up_to_the_optimum_of_scipy():

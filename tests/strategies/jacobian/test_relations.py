@@ -135,31 +135,13 @@ def test_opposed_tasks_are_opposed(cls):
 
 
 @both
-def test_through_the_balancer_and_resumed(cls, tmp_path):
-    """Twice the same seed, once stopped, saved, and loaded elsewhere: the same bits."""
-
-    def train(balancer, model, optimizer, seeds):
-        for seed in seeds:
-            optimizer.zero_grad()
-            only = None if seed % 3 else (0, 1, 3)
-            balancer(losses_of(model, batch(seed=seed), only)).backward()
-            optimizer.step()
-
-    def fresh():
-        model = toy(4)
-        return Balancer(cls, tasks=names(4), model=model), model, torch.optim.SGD(model.parameters(), lr=0.01)
-
-    whole, part, resumed = fresh(), fresh(), fresh()
-    train(*whole, range(10))
-    train(*part, range(6))
-    torch.save([part[0].state_dict(), part[1].state_dict()], tmp_path / "state.pt")
-    state, weights = torch.load(tmp_path / "state.pt", weights_only=True)
-    resumed[0].load_state_dict(state)
-    resumed[1].load_state_dict(weights)
-    train(*resumed, range(6, 10))
-    relations = whole[0].strategy.relations()
-    assert (resumed[0].strategy.relations() == relations).all()
-    assert np.abs(relations - np.eye(4)).max() > 0.02
-    pairs = zip(whole[1].parameters(), resumed[1].parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert (whole[0].strategy.count[2] == torch.tensor([6, 6, 6, 6])).all()
+def test_through_the_balancer_with_a_task_missing(cls):
+    model = toy(4)
+    balancer = Balancer(cls, tasks=names(4), model=model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for seed in range(10):
+        optimizer.zero_grad()
+        balancer(losses_of(model, batch(seed=seed), None if seed % 3 else (0, 1, 3))).backward()
+        optimizer.step()
+    assert np.abs(balancer.strategy.relations() - np.eye(4)).max() > 0.02
+    assert (balancer.strategy.count[2] == torch.tensor([6, 6, 6, 6])).all()

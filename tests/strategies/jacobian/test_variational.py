@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from mtlweights.strategies.jacobian import factor_analysis
 from mtlweights.strategies.jacobian.variational import Variational
-from tests.strategies.jacobian.helpers import Run
-
-
-def objective(moments, signal, noise, n, pull):
-    return float(
-        factor_analysis.bound(moments, *factor_analysis.posterior(signal, noise / n), signal, noise, n, pull)
-    )
+from tests.strategies.jacobian.helpers import Run, objective
 
 
 def test_variational_weights_are_the_known_shares():
