@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from mtlweights import Balancer, strategies
 from tests.toys import assert_same, assert_same_state, backward, batch, gradients_of, losses_of, names, toy
 
+AB = ["a", "b"]
+
 
 class Raising(strategies.LossStrategy):
     def __init__(self, n_tasks):
@@ -31,20 +33,12 @@ class Signed(strategies.GramStrategy):
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("pcgard", ["a", "b"]), {}, r"No strategy named 'pcgard' \(did you mean 'pcgrad'\?\)"),
-        ((3, ["a", "b"]), {}, "strategy should be a name, a Strategy class or an instance, found 3"),
-        ((nn.Linear, ["a", "b"]), {}, "strategy should be a name"),
-        (
-            (strategies.Strategy, ["a", "b"]),
-            {},
-            "Strategy is no whole strategy: it should be a LossStrategy, ",
-        ),
-        (
-            (strategies.GramStrategy, ["a", "b"]),
-            {},
-            "GramStrategy is no whole strategy: .* and lacks weights",
-        ),
-        ((Raising, ["a", "b"]), {}, r"Raising\(2\) raised RuntimeError: first second"),
+        (("pcgard", AB), {}, r"No strategy named 'pcgard' \(did you mean 'pcgrad'\?\)"),
+        ((3, AB), {}, "strategy should be a name, a Strategy class or an instance, found 3"),
+        ((nn.Linear, AB), {}, "strategy should be a name"),
+        ((strategies.Strategy, AB), {}, "Strategy is no whole strategy: it should be a LossStrategy, "),
+        ((strategies.GramStrategy, AB), {}, "GramStrategy is no whole strategy: .* and lacks weights"),
+        ((Raising, AB), {}, r"Raising\(2\) raised RuntimeError: first second"),
         (
             ("uw", {"a", "b"}),
             {},
@@ -59,71 +53,51 @@ class Signed(strategies.GramStrategy):
         (("equal", ["a", "a"]), {}, r"each once, none blank, found \['a', 'a'\]"),
         (("fixed", ["a", "b", "c"]), {"alpha": [0.5, 0.5]}, "3"),
         (
-            ("dwa", ["a", "b"]),
+            ("dwa", AB),
             {"temprature": 1.0},
             r"no hyperparameter 'temprature' \(did you mean 'temperature'\?\)",
         ),
-        (("mgda", ["a", "b"]), {"smothing": 0.5}, r"\(did you mean 'smoothing'\?\)"),
+        (("mgda", AB), {"smothing": 0.5}, r"\(did you mean 'smoothing'\?\)"),
+        (("fixed", AB), {"weights": [1, 2]}, r"'weights' \(did you mean 'alpha'\?\)\. It takes: alpha"),
+        (("mgda", AB), {"loss_weights": [1, 2]}, r"\(did you mean 'preference'\?\)"),
+        (("mgda", AB), {"heads": "both"}, "heads should be 'paper', 'plain' or 'weighted', found 'both'"),
+        ((Signed, AB), {"heads": "weighted"}, "may be negative"),
+        (("mgda", AB), {"every": 0}, "every should be"),
+        (("mgda", AB), {"every": True}, "every should be a whole number .*, found True"),
+        (("mgda", AB), {"smoothing": "0.5"}, r"smoothing should be in \[0, 1\), found '0.5'"),
+        (("mgda", AB), {"smoothing": math.nan}, "found nan"),
+        (("uw", AB), {"weight_lr": math.inf}, "weight_lr should be positive and finite, found inf"),
+        (("uw", AB), {"weight_lr": "0.1"}, "weight_lr should be positive and finite, found '0.1'"),
+        (("random", AB), {"seed": "x"}, "seed should be a whole number of at least 0, found 'x'"),
+        (("random", AB), {"seed": True}, "found True"),
+        (("random", AB), {"seed": -1}, "found -1"),
+        (("mgda", AB), {"shared": "1"}, "shared should be 'auto', parameters, modules, .*, found '1'"),
+        (("mgda", AB), {"shared": 5}, "shared should be 'auto', .*, found 5"),
+        (("mgda", AB), {"shared": []}, "shared should be 'auto', .*, found no parameter"),
+        (("mgda", AB), {"shared": ["trunk.weight"]}, "found 'trunk.weight' among them"),
+        (("mgda", AB), {"shared": [torch.ones(3)]}, r"a tensor of shape \(3,\) that is no parameter"),
+        (("mgda", AB), {"shared": nn.Linear}, "shared should be 'auto'"),
         (
-            ("fixed", ["a", "b"]),
-            {"weights": [1, 2]},
-            r"'weights' \(did you mean 'alpha'\?\)\. It takes: alpha",
-        ),
-        (("mgda", ["a", "b"]), {"loss_weights": [1, 2]}, r"\(did you mean 'preference'\?\)"),
-        (
-            ("mgda", ["a", "b"]),
-            {"heads": "both"},
-            "heads should be 'paper', 'plain' or 'weighted', found 'both'",
-        ),
-        ((Signed, ["a", "b"]), {"heads": "weighted"}, "may be negative"),
-        (("mgda", ["a", "b"]), {"every": 0}, "every should be"),
-        (("mgda", ["a", "b"]), {"every": True}, "every should be a whole number .*, found True"),
-        (("mgda", ["a", "b"]), {"smoothing": "0.5"}, r"smoothing should be in \[0, 1\), found '0.5'"),
-        (("mgda", ["a", "b"]), {"smoothing": math.nan}, "found nan"),
-        (("uw", ["a", "b"]), {"weight_lr": math.inf}, "weight_lr should be positive and finite, found inf"),
-        (("uw", ["a", "b"]), {"weight_lr": "0.1"}, "weight_lr should be positive and finite, found '0.1'"),
-        (("random", ["a", "b"]), {"seed": "x"}, "seed should be a whole number of at least 0, found 'x'"),
-        (("random", ["a", "b"]), {"seed": True}, "found True"),
-        (("random", ["a", "b"]), {"seed": -1}, "found -1"),
-        (
-            ("mgda", ["a", "b"]),
-            {"shared": "1"},
-            "shared should be 'auto', parameters, modules, .*, found '1'",
-        ),
-        (("mgda", ["a", "b"]), {"shared": 5}, "shared should be 'auto', .*, found 5"),
-        (("mgda", ["a", "b"]), {"shared": []}, "shared should be 'auto', .*, found no parameter"),
-        (("mgda", ["a", "b"]), {"shared": ["trunk.weight"]}, "found 'trunk.weight' among them"),
-        (("mgda", ["a", "b"]), {"shared": [torch.ones(3)]}, r"a tensor of shape \(3,\) that is no parameter"),
-        (("mgda", ["a", "b"]), {"shared": nn.Linear}, "shared should be 'auto'"),
-        (
-            ("uw", ["a", "b"]),
+            ("uw", AB),
             {"accumulation": "window", "accumulation_steps": True},
             "accumulation_steps should be a whole number of at least 1, found True",
         ),
-        (("krum", ["a", "b"]), {"n_selected": 9}, "n_selected at most that, found 0 and 9"),
-        (("auto_lambda", ["a", "b"]), {"bilevel": "x"}, "bilevel should be True or False, found 'x'"),
-        (
-            ("pcd", ["a", "b"]),
-            {"primary": True},
-            "primary should be the index of one of 2 tasks, 0 to 1, found True",
-        ),
-        (("cagrad", ["a", "b"]), {"c": [0.1]}, r"c should be at least 0 and below 1, found \[0.1\]"),
-        (("aligned_mtl", ["a", "b"]), {"scale": ["min"]}, r"scale should be one of .*, found \['min'\]"),
-        (("fixed", ["a", "b"]), {"alpha": {0.1, 0.9}}, "alpha should be numbers, found"),
-        (("stch", ["a", "b"]), {"ideal": 1e60}, "ideal should hold finite numbers, found"),
-        (
-            ("stch_mtl", ["a", "b"]),
-            {"warmup": 10**30},
-            "warmup should be a whole number of at least 0, found 1000",
-        ),
-        (("uw", ["a", "b"]), {"every": 2}, "for Gramian strategies; UncertaintyWeighting"),
-        (("mgda", ["a", "b"]), {"smoothing": 1.0}, r"smoothing should be in \[0, 1\), found 1.0"),
-        (("mgda", ["a", "b"]), {"accumulation": "windows"}, "accumulation should be"),
-        (("uw", ["a", "b"]), {"weight_lr": 0.0}, "weight_lr should be positive and finite, found 0.0"),
-        (("equal", ["a", "b"], "model"), {}, "model should be a torch.nn.Module, found str"),
-        (("equal", ["a", "b"], nn.DataParallel(nn.Linear(1, 1))), {}, "DistributedDataParallel"),
-        ((strategies.get("mgda")(3), ["a", "b"]), {}, "built for 3 tasks, but there are 2"),
-        ((strategies.get("dwa")(2), ["a", "b"]), {"temperature": 1.0}, "belong to the constructor"),
+        (("krum", AB), {"n_selected": 9}, "n_selected at most that, found 0 and 9"),
+        (("auto_lambda", AB), {"bilevel": "x"}, "bilevel should be True or False, found 'x'"),
+        (("pcd", AB), {"primary": True}, "primary should be the index of one of 2 tasks, 0 to 1, found True"),
+        (("cagrad", AB), {"c": [0.1]}, r"c should be at least 0 and below 1, found \[0.1\]"),
+        (("aligned_mtl", AB), {"scale": ["min"]}, r"scale should be one of .*, found \['min'\]"),
+        (("fixed", AB), {"alpha": {0.1, 0.9}}, "alpha should be numbers, found"),
+        (("stch", AB), {"ideal": 1e60}, "ideal should hold finite numbers, found"),
+        (("stch_mtl", AB), {"warmup": 10**30}, "warmup should be a whole number of at least 0, found 1000"),
+        (("uw", AB), {"every": 2}, "for Gramian strategies; UncertaintyWeighting"),
+        (("mgda", AB), {"smoothing": 1.0}, r"smoothing should be in \[0, 1\), found 1.0"),
+        (("mgda", AB), {"accumulation": "windows"}, "accumulation should be"),
+        (("uw", AB), {"weight_lr": 0.0}, "weight_lr should be positive and finite, found 0.0"),
+        (("equal", AB, "model"), {}, "model should be a torch.nn.Module, found str"),
+        (("equal", AB, nn.DataParallel(nn.Linear(1, 1))), {}, "DistributedDataParallel"),
+        ((strategies.get("mgda")(3), AB), {}, "built for 3 tasks, but there are 2"),
+        ((strategies.get("dwa")(2), AB), {"temperature": 1.0}, "belong to the constructor"),
     ],
 )
 def test_constructor(arguments, options, message):
@@ -147,12 +121,12 @@ def test_parameters_of_a_generator_are_kept():
 
 def test_an_instance_belongs_to_one_balancer():
     strategy = strategies.get("uw")(2)
-    first = Balancer(strategy, ["a", "b"], seed=3)
+    first = Balancer(strategy, AB, seed=3)
     with pytest.raises(ValueError, match="This UncertaintyWeighting is in use by another balancer"):
-        Balancer(strategy, ["a", "b"], seed=4)
+        Balancer(strategy, AB, seed=4)
     assert first.strategy.seed == 3
     del first
-    assert Balancer(strategy, ["a", "b"], seed=4).strategy.seed == 4
+    assert Balancer(strategy, AB, seed=4).strategy.seed == 4
 
 
 GOOD = torch.ones((), requires_grad=True)
@@ -252,7 +226,7 @@ def test_a_gradient_and_features_are_refused_before_anything_moves():
 
 
 def test_closures():
-    balancer = Balancer("famo", ["a", "b"])
+    balancer = Balancer("famo", AB)
     for method in (balancer.after_step, balancer.validate):
         with pytest.raises(
             ValueError, match="closure should be a function that returns task -> loss, found 3"
@@ -267,7 +241,7 @@ def test_closures():
     ):
         with pytest.raises(ValueError, match=message):
             balancer.after_step(lambda: wrong)  # noqa: B023
-    learner = Balancer("auto_lambda", ["a", "b"], bilevel=False)
+    learner = Balancer("auto_lambda", AB, bilevel=False)
     for wrong, message in (
         (None, "found NoneType"),
         ({"a": torch.ones(())}, "No validation loss requires a"),
@@ -372,7 +346,7 @@ def test_fsdp1_is_refused_by_gradient_methods():
     model = Sharded()
     for name in ("uw", "mgda"):
         out = model.layer(torch.ones(3, 2))
-        balancer, losses = Balancer(name, ["a", "b"], model), {"a": out[:, 0].sum(), "b": out[:, 1].sum()}
+        balancer, losses = Balancer(name, AB, model), {"a": out[:, 0].sum(), "b": out[:, 1].sum()}
         if name == "mgda":
             with pytest.raises(ValueError, match="under FullyShardedDataParallel: shard with FSDP2"):
                 balancer(losses)
@@ -386,7 +360,7 @@ def test_reentrant_checkpointing_is_refused():
     for reentrant in (False, True):
         hidden = checkpoint(layer, x, use_reentrant=reentrant)
         losses = {"a": head(hidden).mean(), "b": hidden.pow(2).mean()}
-        balancer = Balancer("mgda", ["a", "b"])
+        balancer = Balancer("mgda", AB)
         if reentrant:
             with pytest.raises(ValueError, match="use_reentrant=False"):
                 balancer(losses).backward()
@@ -396,14 +370,11 @@ def test_reentrant_checkpointing_is_refused():
 
 
 def test_learning_rate_of_learned_weights_is_the_strategy_s_unless_given():
-    found = {
-        n: Balancer(n, ["a", "b"]).weight_lr
-        for n in ("uw", "ruw", "imtl_l", "imtl", "ldc", "famo", "gradnorm")
-    }
+    found = {n: Balancer(n, AB).weight_lr for n in ("uw", "ruw", "imtl_l", "imtl", "ldc", "famo", "gradnorm")}
     slow = dict.fromkeys(("uw", "ruw", "imtl_l", "imtl"), 3e-4)
     assert found == {**slow, "ldc": 1e-3, "famo": 0.025, "gradnorm": 0.025}
-    assert Balancer("auto_lambda", ["a", "b"]).weight_lr == 1e-4
-    assert Balancer("auto_lambda", ["a", "b"], weight_lr=0.1).weight_lr == 0.1
+    assert Balancer("auto_lambda", AB).weight_lr == 1e-4
+    assert Balancer("auto_lambda", AB, weight_lr=0.1).weight_lr == 0.1
 
 
 def test_several_batches_and_validation_rows_do_not_go_together():
@@ -414,7 +385,7 @@ def test_several_batches_and_validation_rows_do_not_go_together():
             return losses
 
     with pytest.raises(ValueError, match="Both asks for 2 batches and for validation rows"):
-        Balancer(Both, ["a", "b"])
+        Balancer(Both, AB)
 
 
 @pytest.mark.parametrize(

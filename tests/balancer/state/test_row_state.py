@@ -8,15 +8,7 @@ from torch import nn
 
 from mtlweights import Balancer
 from mtlweights.strategies import JacobianStrategy
-from tests.toys import (
-    assert_same_state,
-    batch,
-    flat_rows,
-    losses_of,
-    names,
-    shared_of,
-    toy,
-)
+from tests.toys import assert_same_state, batch, flat_rows, losses_of, names, shared_of, toy
 
 
 class Averaged(JacobianStrategy):
