@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -164,10 +164,14 @@ QUICK: dict[str, dict[str, object]] = {
 }
 
 
-def build(name: str, n_tasks: int, device: torch.device, quick: bool) -> Problem:
-    """The same model and batch every time."""
+def build(name: str, n_tasks: int, device: torch.device, sizes: Mapping[str, object]) -> Problem:
+    """The same model and batch every time; ``sizes`` other than those of the table."""
     torch.manual_seed(0)
-    problem = MODELS[name](n_tasks, **(QUICK[name] if quick else {}))
+    return on(MODELS[name](n_tasks, **sizes), device)
+
+
+def on(problem: Problem, device: torch.device) -> Problem:
+    """The same on a device."""
     return Problem(
         problem.trunk.to(device),
         problem.heads.to(device),
