@@ -37,13 +37,14 @@ def run(names: list[str], log: Log) -> None:
     gram = [n for n in names if issubclass(strategies.get(n), GramStrategy)]
     stacked = [n for n in gram if needs_batches(n) > 1]
     alone = [n for n in gram if n not in stacked]
+    in_one = [n for n in alone if not strategies.get(n).validation_rows]
     log.checks("first step by the paper's formula, float32", names, lambda n: definition(n, device))
     ways: list[tuple[str, list[str], Way]] = [
         ("balancer(losses).backward()", names, Way(device, path="call")),
         ("balancer.backward(losses)", names, Way(device)),
         ("gradients='rows'", gram, Way(device, arguments={"gradients": "rows"})),
         ("gradients='gramian'", gram, Way(device, arguments={"gradients": "gramian"})),
-        ("gradients='features'", alone, Way(device, arguments={"gradients": "features"}, features=True)),
+        ("gradients='features'", in_one, Way(device, arguments={"gradients": "features"}, features=True)),
         ("every=2, smoothing=0.5", alone, Way(device, arguments={"every": 2, "smoothing": 0.5})),
         ("window of two micro-batches", [n for n in names if n not in stacked],
          Way(device, arguments={"accumulation": "window", "accumulation_steps": 2})),

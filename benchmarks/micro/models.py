@@ -100,7 +100,7 @@ def _one_output(loss: Criterion) -> Criterion:
     return lambda scores, target: loss(scores.squeeze(-1), target)
 
 
-def _tokens(
+def token_problem(
     trunk: nn.Module, features: int, n_tasks: int, shape: tuple[int, int], vocabulary: int
 ) -> Problem:
     names, labels = [f"t{i}" for i in range(n_tasks)], 10
@@ -124,7 +124,7 @@ def mlp(n_tasks: int, *, width: int = 1024, batch: int = 64) -> Problem:
 
 def bilstm(n_tasks: int, *, width: int = 256, shape: tuple[int, int] = (32, 30)) -> Problem:
     """Two bidirectional layers of ``width`` units a direction, a label per word and task."""
-    return _tokens(Tagger(10_000, width, 2), 2 * width, n_tasks, shape, 10_000)
+    return token_problem(Tagger(10_000, width, 2), 2 * width, n_tasks, shape, 10_000)
 
 
 def transformer(
@@ -136,7 +136,7 @@ def transformer(
     shape: tuple[int, int] = (16, 64),
 ) -> Problem:
     """BERT with dropout 0.1, a label per token and task."""
-    return _tokens(Transformer(vocabulary, width, layers), width, n_tasks, shape, vocabulary)
+    return token_problem(Transformer(vocabulary, width, layers), width, n_tasks, shape, vocabulary)
 
 
 def recommender(

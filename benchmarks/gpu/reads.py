@@ -1,0 +1,118 @@
+"""How often a step makes the host wait for the device: once per Gramian step, never per loss-based one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import toys
+from loops import TASKS, backward, batch_on, model_on
+from precision import scaler
+from records import Failed, Log
+from torch.overrides import TorchFunctionMode
+
+from mtlweights import Balancer, strategies
+from mtlweights.strategies import GramStrategy, JacobianStrategy
+
+WARM = 6  #: steps first: the signs of losses are looked at in the first ones
+READS = {"item", "tolist", "cpu", "__bool__", "__float__", "__int__", "equal"}
+Step = Callable[[], None]
+
+
+def run(names: list[str], log: Log) -> None:
+    """Plain training first: what it waits for is not the balancer's."""
+    device = torch.device(log.device)
+    for label, amp in (("SGD", False), ("fp16, GradScaler, fused Adam", True)):
+        for path in ("call", "backward"):
+            group = f"{label}, by {path}"
+            log.check(group, "plain", lambda amp=amp, path=path: _judge("plain", device, path, amp))
+            log.checks(group, names, partial(_judge, device=device, path=path, amp=amp))
+
+
+def allowed(name: str) -> int | None:
+    """Waits per step; None: not promised."""
+    if name == "plain":
+        return 0
+    kind = strategies.get(name)
+    return None if issubclass(kind, JacobianStrategy) else int(issubclass(kind, GramStrategy))
+
+
+def _judge(name: str, device: torch.device, path: str, amp: bool) -> str:
+    """The waits of one step; on a CPU, which waits for nothing, the calls that would be."""
+    step = training_step(name, device, path, amp)
+    for _ in range(WARM):
+        step()
+    found = waits(step) if device.type == "cuda" else calls(step)
+    most = allowed(name)
+    if device.type == "cuda" and most is not None and len(found) > most:
+        raise Failed(f"{len(found)} waits, {most} allowed: {', '.join(found)}")
+    return str(len(found))
+
+
+def training_step(name: str, device: torch.device, path: str, amp: bool) -> Step:
+    """Forward, backward, optimizer, of a strategy or of the plain sum."""
+    model = model_on(device, torch.float32)
+    kind: Any = partial(torch.optim.Adam, fused=True) if amp else torch.optim.SGD
+    optimizer = kind(model.parameters(), lr=1e-3)
+    balancer = None if name == "plain" else Balancer(name, toys.names(TASKS), model)
+    if balancer is not None:
+        balancer.attach(optimizer)
+    scaled, data = scaler(device) if amp else None, batch_on(device, torch.float32, 0)
+
+    def losses() -> dict[str, torch.Tensor]:
+        with torch.autocast(device.type, torch.float16, enabled=amp):
+            return toys.losses_of(model, data)
+
+    def step() -> None:
+        if balancer is not None:
+            backward(balancer, losses, path, scaled)
+        else:
+            total = torch.stack(list(losses().values())).sum()
+            (total if scaled is None else scaled.scale(total)).backward()
+        if scaled is None:
+            optimizer.step()
+        else:
+            scaled.step(optimizer)
+            scaled.update()
+        optimizer.zero_grad()
+
+    return step
+
+
+def waits(step: Step) -> list[str]:
+    """Where the host waited, as torch tells it."""
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    told = [w for w in caught if "synchronizing" in str(w.message)]
+    return [f"{Path(w.filename).name}:{w.lineno}" for w in told]
+
+
+class _Calls(TorchFunctionMode):
+    """Notes the calls that copy a tensor to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in READS:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def calls(step: Step) -> list[str]:
+    """The names of those calls."""
+    with _Calls() as noted:
+        step()
+    return noted.found
