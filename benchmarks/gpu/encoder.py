@@ -32,7 +32,7 @@ def transformer(
     layers: int = 12,
     heads: int = 12,
     vocabulary: int = 30_522,
-    shape: tuple[int, int] = (32, 256),
+    shape: tuple[int, int] = (16, 256),
 ) -> Problem:
     """A label per token and task, as the small one's; 109 million parameters by default."""
     trunk = Encoder(vocabulary, width, layers, heads, shape[1])

@@ -13,6 +13,7 @@ from arms import versions
 from records import Record
 
 from mtlweights import strategies
+from mtlweights.strategies import GramStrategy, JacobianStrategy, LossStrategy
 
 TITLES = {
     "checks": "The balancer against the CPU in float64",
@@ -20,10 +21,11 @@ TITLES = {
     "speed": "Time and memory",
     "fit": "`fit` on the device",
 }
+FAMILIES = {LossStrategy: "loss-based", GramStrategy: "Gramian", JacobianStrategy: "Jacobian"}
 TEXT = {
     "checks": """\
-A check per strategy: a toy of three tasks, with frozen, unused and partly shared layers, for three steps of
-SGD. *worst* is the largest length of a difference of gradients or final parameters over the length expected.""",
+A check per strategy, on a toy of three tasks, with frozen, unused and partly shared layers, for three steps.
+*worst* is the largest length of a difference of gradients, or of final parameters, over that expected.""",
     "reads": """\
 Operations for which the host waited for the device (`torch.cuda.set_sync_debug_mode`) in one whole training
 step, after six: forward, backward, optimizer, `zero_grad`. At most 0 for a loss-based strategy, 1 for a
@@ -39,11 +41,8 @@ of `torch.autograd.grad`. No optimizer step. Memory: peak above plain's, in unit
 
 def write(page: Path, folder: Path, device: str) -> None:
     """The page, of the parts whose records are in ``folder``."""
-    lines = [
-        "# On a GPU: is it right, and what does it cost\n",
-        "Made by `make gpu` on",
-        f"{machine(device)}.\n",
-    ]
+    lines = ["# On a GPU: is it right, and what does it cost\n"]
+    lines += ["Made by `make gpu` on", f"{machine(device)}.\n"]
     found = {part: records.read(folder / f"{part}.jsonl") for part in TITLES}
     failed = [(part, r) for part, those in found.items() for r in those if r.ok is False]
     total = sum(r.ok is not None for those in found.values() for r in those)
@@ -81,15 +80,18 @@ def _tables(part: str, those: list[Record]) -> Iterator[str]:
         yield ""
 
 
+def _family(name: str) -> str:
+    if name == "plain":
+        return "the plain sum"
+    kind = strategies.get(name)
+    return next(word for base, word in FAMILIES.items() if issubclass(kind, base))
+
+
 def _by_family(group: str, rows: list[Record]) -> Iterator[str]:
     """Strategies of one family that wait as often, in one line."""
 
     def key(row: Record) -> tuple[str, str]:
-        base = "plain" if row.name == "plain" else strategies.get(row.name).__mro__[1].__name__
-        known = ("LossStrategy", "GramStrategy", "JacobianStrategy")
-        if base not in ("plain", *known):
-            base = next(c.__name__ for c in strategies.get(row.name).__mro__ if c.__name__ in known)
-        return base, row.value or row.error.partition(" ")[0]
+        return _family(row.name), row.value or row.error.partition(" ")[0]
 
     for (family, count), same in groupby(sorted(rows, key=key), key):
         names = [row.name for row in same]

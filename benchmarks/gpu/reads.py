@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import toys
 from loops import TASKS, backward, batch_on, model_on
 from precision import scaler
 from records import Failed, Log
-from torch.overrides import TorchFunctionMode
 
 from mtlweights import Balancer, strategies
 from mtlweights.strategies import GramStrategy, JacobianStrategy
 
 WARM = 6  #: steps first: the signs of losses are looked at in the first ones
-READS = {"item", "tolist", "cpu", "__bool__", "__float__", "__int__", "equal"}
+READS = ("item", "tolist", "cpu", "__bool__", "__float__", "__int__", "equal")
 Step = Callable[[], None]
 
 
@@ -97,22 +98,21 @@ def waits(step: Step) -> list[str]:
     return [f"{Path(w.filename).name}:{w.lineno}" for w in told]
 
 
-class _Calls(TorchFunctionMode):
-    """Notes the calls that copy a tensor to the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "")
-        if name in READS:
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 def calls(step: Step) -> list[str]:
-    """The names of those calls."""
-    with _Calls() as noted:
+    """Calls of a tensor's methods that copy it to the host; those on the host's own state are among them."""
+    found: list[str] = []
+
+    def noted(name: str, method: Any, tensor: Any, *args: Any) -> Any:
+        found.append(name)
+        return method(tensor, *args)
+
+    with ExitStack() as stack:
+        for name in READS:
+            method = getattr(torch.Tensor, name)
+            stack.enter_context(patch.object(torch.Tensor, name, partialmethod(_call, noted, name, method)))
         step()
-    return noted.found
+    return found
+
+
+def _call(tensor: Any, noted: Any, name: str, method: Any, *args: Any) -> Any:
+    return noted(name, method, tensor, *args)

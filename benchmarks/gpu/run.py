@@ -24,12 +24,7 @@ import torch  # noqa: E402
 
 from mtlweights import strategies  # noqa: E402
 
-LIMITS = {
-    "checks": 150.0,
-    "reads": 45.0,
-    "speed": 230.0,
-    "fit": 75.0,
-}  #: seconds; together eight minutes and some
+LIMITS = {"checks": 130.0, "reads": 40.0, "speed": 220.0, "fit": 70.0}  #: seconds
 GRACE = 20.0  #: for the check that runs when the time is up, and for the start
 
 

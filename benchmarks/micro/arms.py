@@ -153,8 +153,11 @@ def torchjd_steps(problem: Problem, name: str) -> dict[Setting, Step]:
 
 
 def _seconds(step: Step) -> float:
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else int
+    wait()
     start = time.perf_counter()
     step()
+    wait()
     return time.perf_counter() - start
 
 
