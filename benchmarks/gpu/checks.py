@@ -54,8 +54,9 @@ def run(names: list[str], log: Log) -> None:
     ]  # fmt: skip
     for group, those, way in ways:
         log.checks(group, those, lambda n, way=way: compare(n, way))
-    graphed.run(names, log, compare)
+    graphed.replayed(names, log, compare)
     precision.run(names, log)
+    graphed.by_compiler(names, log, compare)
 
 
 def compare(name: str, way: Way) -> str:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from mtlweights import Balancer
 
 Compare = Callable[[str, Way], str]
+KINDS = ("uw", "famo", "gradnorm", "pcgrad", "mgda", "modo", "graddrop", "db_mtl")
 
 
-def run(names: list[str], log: Log, compare: Compare) -> None:
-    """Both kinds, and the captured one in modes that keep several rows."""
+def replayed(names: list[str], log: Log, compare: Compare) -> None:
+    """From a captured graph, also in a mode that keeps several rows."""
     device = torch.device(log.device)
     for group, arguments in (
         ("captured CUDA graph", {}),
@@ -25,12 +26,20 @@ def run(names: list[str], log: Log, compare: Compare) -> None:
         those = names if not arguments else [n for n in names if _takes_modes(n)]
         way = Way(device, arguments=arguments, prepare=captured)
         log.checks(group, those, lambda n, way=way: compare(n, way))
-    modes: list[str | None] = ["default"] if device.type == "cpu" else ["default", "reduce-overhead"]
-    for mode in modes:
+
+
+def by_compiler(names: list[str], log: Log, compare: Compare) -> None:
+    """Compiled; of the mode that replays graphs a strategy of each kind, since it captures anew for each."""
+    device = torch.device(log.device)
+    kinds = [name for name in KINDS if name in names]
+    modes = [("default", names)] + [("reduce-overhead", kinds)] * (device.type == "cuda")
+    for mode, those in modes:
         torch._dynamo.reset()
         Balancer("pcgrad", ["a", "b"])  # graphs are to be compiled for several passes
         way = Way(device, prepare=lambda model, mode=mode: compiled(model, device, mode))
-        log.checks(f"torch.compile, mode {mode}", names, lambda n, way=way: compare(n, way))
+        log.checks(f"torch.compile, mode {mode}", those, lambda n, way=way: compare(n, way))
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        log.add(f"torch.compile, mode {mode}", "graphs compiled", None if graphs else False, str(graphs))
 
 
 def _takes_modes(name: str) -> bool:

@@ -39,10 +39,10 @@ of `torch.autograd.grad`. No optimizer step. Memory: peak above plain's, in unit
 }
 
 
-def write(page: Path, folder: Path, device: str) -> None:
-    """The page, of the parts whose records are in ``folder``."""
+def write(page: Path, folder: Path) -> None:
+    """The page, of the parts whose records are in ``folder``, with the machine they were made on."""
     lines = ["# On a GPU: is it right, and what does it cost\n"]
-    lines += ["Made by `make gpu` on", f"{machine(device)}.\n"]
+    lines += ["Made by `make gpu` on", f"{(folder / 'machine.txt').read_text().strip()}.\n"]
     found = {part: records.read(folder / f"{part}.jsonl") for part in TITLES}
     failed = [(part, r) for part, those in found.items() for r in those if r.ok is False]
     total = sum(r.ok is not None for those in found.values() for r in those)
@@ -65,6 +65,7 @@ def _tables(part: str, those: list[Record]) -> Iterator[str]:
     if part == "checks":
         yield from ("| group | hold | of | worst |", "|---|---|---|---|")
         for group, rows in _groups(those):
+            rows = [r for r in rows if r.ok is not None]
             held = [r for r in rows if r.ok]
             worst = max((float(r.value) for r in held if r.value), default=None)
             yield f"| {group} | {len(held)} | {len(rows)} | {'' if worst is None else f'{worst:.0e}'} |"

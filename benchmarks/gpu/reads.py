@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 import toys
-from loops import TASKS, backward, batch_on, model_on
+from loops import TASKS, backward, batch_on, model_on, needs_batches
 from precision import scaler
 from records import Failed, Log
 
@@ -22,16 +22,21 @@ from mtlweights.strategies import GramStrategy, JacobianStrategy
 WARM = 6  #: steps first: the signs of losses are looked at in the first ones
 READS = ("item", "tolist", "cpu", "__bool__", "__float__", "__int__", "equal")
 Step = Callable[[], None]
+Only = tuple[int, ...] | None  # the tasks at hand
 
 
 def run(names: list[str], log: Log) -> None:
     """Plain training first: what it waits for is not the balancer's."""
     device = torch.device(log.device)
-    for label, amp in (("SGD", False), ("fp16, GradScaler, fused Adam", True)):
-        for path in ("call", "backward"):
-            group = f"{label}, by {path}"
-            log.check(group, "plain", lambda amp=amp, path=path: _judge("plain", device, path, amp))
-            log.checks(group, names, partial(_judge, device=device, path=path, amp=amp))
+    alone = [n for n in names if needs_batches(n) == 1]
+    for group, those, path, amp, only in (
+        ("SGD, by call", names, "call", False, None),
+        ("SGD, by backward", names, "backward", False, None),
+        ("fp16, GradScaler, fused Adam", names, "call", True, None),
+        ("SGD, a task absent", alone, "call", False, (0, 2)),
+    ):
+        judge = partial(_judge, device=device, path=path, amp=amp, only=only)
+        log.checks(group, ["plain", *those], judge)
 
 
 def allowed(name: str) -> int | None:
@@ -42,9 +47,9 @@ def allowed(name: str) -> int | None:
     return None if issubclass(kind, JacobianStrategy) else int(issubclass(kind, GramStrategy))
 
 
-def _judge(name: str, device: torch.device, path: str, amp: bool) -> str:
+def _judge(name: str, device: torch.device, path: str, amp: bool, only: Only) -> str:
     """The waits of one step; on a CPU, which waits for nothing, the calls that would be."""
-    step = training_step(name, device, path, amp)
+    step = training_step(name, device, path, amp, only)
     for _ in range(WARM):
         step()
     found = waits(step) if device.type == "cuda" else calls(step)
@@ -54,7 +59,7 @@ def _judge(name: str, device: torch.device, path: str, amp: bool) -> str:
     return str(len(found))
 
 
-def training_step(name: str, device: torch.device, path: str, amp: bool) -> Step:
+def training_step(name: str, device: torch.device, path: str, amp: bool, only: Only) -> Step:
     """Forward, backward, optimizer, of a strategy or of the plain sum."""
     model = model_on(device, torch.float32)
     kind: Any = partial(torch.optim.Adam, fused=True) if amp else torch.optim.SGD
@@ -66,7 +71,7 @@ def training_step(name: str, device: torch.device, path: str, amp: bool) -> Step
 
     def losses() -> dict[str, torch.Tensor]:
         with torch.autocast(device.type, torch.float16, enabled=amp):
-            return toys.losses_of(model, data)
+            return toys.losses_of(model, data, only)
 
     def step() -> None:
         if balancer is not None:
@@ -94,7 +99,7 @@ def waits(step: Step) -> list[str]:
             step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    told = [w for w in caught if "synchronizing" in str(w.message)]
+    told = [w for w in caught if "called a synchronizing" in str(w.message)]
     return [f"{Path(w.filename).name}:{w.lineno}" for w in told]
 
 

@@ -46,7 +46,9 @@ def part(name: str, args: argparse.Namespace) -> int:
 def whole(args: argparse.Namespace) -> int:
     """Run the parts asked for, one process each."""
     args.out.mkdir(parents=True, exist_ok=True)
-    print(page.machine(args.device), flush=True)
+    if args.only:
+        (args.out / "machine.txt").write_text(page.machine(args.device))
+        print(page.machine(args.device), flush=True)
     for name in args.only:
         start, path = time.perf_counter(), args.out / f"{name}.jsonl"
         print(f"{name} ...", flush=True)
@@ -61,9 +63,10 @@ def whole(args: argparse.Namespace) -> int:
                 log.add("the part itself", name, False, error=f"it ended with status {status}")
         except subprocess.TimeoutExpired:
             log.add("the part itself", name, False, error="it hung, and was ended")
-        page.write(args.page, args.out, args.device)
+        page.write(args.page, args.out)
         failed = sum(r.ok is False for r in records.read(path))
         print(f"{name}: {failed} failed, {time.perf_counter() - start:.0f} s", flush=True)
+    page.write(args.page, args.out)
     found = [r for name in LIMITS for r in records.read(args.out / f"{name}.jsonl")]
     failed = sum(r.ok is False for r in found)
     print(f"{args.page}: {failed} failed of {sum(r.ok is not None for r in found)}")
@@ -74,7 +77,13 @@ def main() -> int:
     """Parse, check what is there, run."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a dry run (default: cuda)")
-    parser.add_argument("--only", nargs="+", choices=list(LIMITS), default=list(LIMITS))
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=list(LIMITS),
+        metavar="PART",
+        help=f"of {', '.join(LIMITS)}; none: the page alone, of the records that are there",
+    )
     parser.add_argument("--out", type=Path, default=Path("results/gpu"), help="folder of the records")
     parser.add_argument("--page", type=Path, help="default: step-gpu.md in the folder of the records")
     parser.add_argument("--limit", type=float, help="seconds for each part, instead of its own")
@@ -82,7 +91,9 @@ def main() -> int:
     parser.add_argument("--part", choices=list(LIMITS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.page = args.page or args.out / "step-gpu.md"
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
+    if not set(args.only) <= set(LIMITS):
+        parser.error(f"--only takes {', '.join(LIMITS)}; found {', '.join(args.only)}.")
+    if args.only and args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("torch sees no GPU here: try the dry run, --device cpu.")
     return part(args.part, args) if args.part else whole(args)
 

@@ -11,7 +11,7 @@ from typing import Any
 import memory
 import numpy as np
 import torch
-from arms import EVERY, LOSS_BASED, all_arms
+from arms import EVERY, LOSS_BASED, all_arms, that_run
 from encoder import in_bf16, transformer
 from models import MODELS, QUICK, Problem, on
 from records import Failed, Log
@@ -85,7 +85,10 @@ def _times(column: Column, device: torch.device, seconds: float, log: Log) -> st
         together = 1 if device.type == "cpu" else column.together
         settings = Settings(device, device.type == "cpu", seconds, together)
         blocks = max(1, EVERY // together) if column.n_tasks == 2 else 1
-        times = measure(all_arms(problem), settings, blocks)
+        arms, errors = that_run(all_arms(problem))
+        times = measure(arms, settings, blocks)
+    for name, error in errors.items():
+        log.add(column.name, name, None, "does not run", error)
     for name in ("plain", "floor"):
         log.add(column.name, f"{name}, ms", None, f"{1e3 * np.median(times[name]):.2f}")
     for label, arm, reference, least, most in _lines(column, times):

@@ -109,6 +109,20 @@ def of_family(problem: Problem, family: type) -> dict[str, Step]:
     return arms
 
 
+def that_run(arms: dict[str, Step]) -> tuple[dict[str, Step], dict[str, str]]:
+    """Without the peers' steps that raise; and what those said."""
+    good, errors = {}, {}
+    for name, step in arms.items():
+        try:
+            if name.startswith(("torchjd", "libmtl")):
+                step()
+        except Exception as error:  # theirs, of any kind
+            errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        else:
+            good[name] = step
+    return good, errors
+
+
 # peers ------------------------------------------------------------------------------------------------
 
 

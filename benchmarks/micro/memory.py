@@ -6,7 +6,7 @@ import gc
 from itertools import accumulate
 
 import torch
-from arms import LEAN, Step, our_modes, peer_steps, references, torchjd_steps
+from arms import LEAN, Step, our_modes, peer_steps, references, that_run, torchjd_steps
 from models import Problem
 
 from mtlweights import Balancer
@@ -20,6 +20,7 @@ def column(problem: Problem, device: torch.device) -> dict[str, str]:
     arms = references(problem) | our_modes(problem) | peer_steps(problem, ["pcgrad"])
     lean = torchjd_steps(problem, "pcgrad").get(LEAN)
     arms |= {"torchjd pcgrad, leanest": lean} if lean else {}
+    arms, _ = that_run(arms)
     plain, unit = peak(arms["plain"], device), 4 * len(problem.tasks) * problem.shared_elements
     out = {"T P floats, MiB": f"{unit / 2**20:.0f}", "plain's own peak, MiB": f"{plain / 2**20:.0f}"}
     for arm in ARMS:
