@@ -90,6 +90,8 @@ def main() -> int:
     parser.add_argument("--strategies", nargs="+", default=strategies.names(), metavar="NAME")
     parser.add_argument("--part", choices=list(LIMITS), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.device == "cpu" and not args.limit:
+        args.limit = 1800.0  # a machine may be busy: a dry run is for what is wrong, not for time
     args.page = args.page or args.out / "step-gpu.md"
     if not set(args.only) <= set(LIMITS):
         parser.error(f"--only takes {', '.join(LIMITS)}; found {', '.join(args.only)}.")
