@@ -13,6 +13,7 @@ from torch.autograd.graph import Node
 
 from .graph import Graph, depends
 
+NUMBERED = "parameter "  # and a number: the name of one outside the model
 OUTSIDE = 1 << 40  # places of parameters outside the model come after the model's
 
 
@@ -110,7 +111,7 @@ class Record:
             self._read_model()
             known = self._find(param)
         if known is None:
-            known = self._add(param, f"parameter {self.outside}", OUTSIDE + self.outside)
+            known = self._add(param, f"{NUMBERED}{self.outside}", OUTSIDE + self.outside)
             self.outside += 1
         return known
 
@@ -145,6 +146,12 @@ class Record:
         inside = set(map(id, self._read_model().values()))
         alive = [(k.param(), id(k) in inside or k.place >= OUTSIDE) for k in list(self.entries.values())]
         return [param for param, ours in alive if ours and param is not None and param.requires_grad]
+
+    def gone(self, name: str) -> bool:
+        """Whether this was a parameter outside the model that is no more, and will not be met again."""
+        if not name.startswith(NUMBERED):
+            return False
+        return all(known.name != name or known.param() is None for known in list(self.entries.values()))
 
     def probe(self, node: Node, output: int) -> frozenset[int] | None:
         """Places of a compiled function's inputs that an output depends on; seen once per compilation."""
