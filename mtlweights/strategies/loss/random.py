@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 
 
 class RandomLossWeighting(LossStrategy):
@@ -29,11 +28,10 @@ class RandomLossWeighting(LossStrategy):
     family = "loss"
     properties = frozenset({"linear_under_scaling"})
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The randomly weighted sum of ``losses`` [m]."""
         draws = _normal(self.seed, self.step, self.n_tasks, losses.device)
-        if present is not None:
-            draws = draws[present]
+        draws = draws[present]
         return (torch.softmax(draws, 0) * losses).sum()
 
 
