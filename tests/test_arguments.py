@@ -17,14 +17,14 @@ class Raising(strategies.LossStrategy):
     def __init__(self, n_tasks):
         raise RuntimeError("first\nsecond")
 
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return losses.sum()
 
 
 class Signed(strategies.GramStrategy):
     signed_weights = True
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         return losses
 
 
@@ -410,7 +410,7 @@ def test_several_batches_and_validation_rows_do_not_go_together():
     class Both(strategies.GramStrategy):
         batches, validation_rows = 2, True
 
-        def weights(self, gram, losses, present=None):
+        def weights(self, gram, losses, present):
             return losses
 
     with pytest.raises(ValueError, match="Both asks for 2 batches and for validation rows"):

@@ -71,7 +71,7 @@ def in_three_batches(rows, steps=1):
     def ask(strategy):
         stacked = np.vstack([rows] * 3).astype(float)
         for _ in range(steps):
-            trunk, heads = strategy.weights(stacked @ stacked.T, np.ones(len(rows)))
+            trunk, heads = strategy.weights(stacked @ stacked.T, np.ones(len(rows)), np.arange(len(rows)))
         assert heads == pytest.approx([1 / 3] * len(stacked))
         assert not trunk[: 2 * len(rows)].any()
         return trunk[2 * len(rows) :]
@@ -95,7 +95,9 @@ def second_moment(strategy):
     for step in range(1500):
         strategy.step.fill_(step)
         gram = isinstance(strategy, strategies.GramStrategy)
-        found = strategy.weights(np.eye(2), np.ones(2)) if gram else weights((1.0, 1.0))(strategy)
+        found = (
+            strategy.weights(np.eye(2), np.ones(2), np.arange(2)) if gram else weights((1.0, 1.0))(strategy)
+        )
         squares.append(found[0] ** 2)
     return np.mean(squares)
 
@@ -111,12 +113,12 @@ def mean_direction(rows):
 
 def gradnorm_step(strategy):
     """One step of plain descent at 0.025, after losses that were all 1."""
-    strategy.weights(np.eye(2), np.ones(2))
-    strategy.weights(np.diag([4.0, 1.0]), np.array([0.5, 1.0]))
+    strategy.weights(np.eye(2), np.ones(2), np.arange(2))
+    strategy.weights(np.diag([4.0, 1.0]), np.array([0.5, 1.0]), np.arange(2))
     with torch.no_grad():
         strategy.w -= 0.025 * strategy.w.grad
     strategy.project(torch.ones(2, dtype=torch.bool))
-    return strategy.weights(np.eye(2), np.ones(2))
+    return strategy.weights(np.eye(2), np.ones(2), np.arange(2))
 
 
 def famo_gradient(strategy):
@@ -128,7 +130,7 @@ def famo_gradient(strategy):
 def hypergradient(strategy):
     """Two task losses and one validation loss, linear in theta: rows g_1, g_2 and the validation row."""
     rows = np.array([[1.0, 0], [0, 2], [3, 1]])
-    strategy.weights(rows @ rows.T, np.array([1.0, 1, 7]))
+    strategy.weights(rows @ rows.T, np.array([1.0, 1, 7]), np.arange(3))
     return strategy.w.grad.tolist()
 
 

@@ -104,7 +104,7 @@ def of_family(problem: Problem, family: type) -> dict[str, Step]:
     arms = {}
     for name in strategies.names():
         cls = strategies.get(name)
-        if issubclass(cls, family) and getattr(cls, "batches", 1) == 1 and "validate" not in cls.needs:
+        if issubclass(cls, family) and cls.batches == 1 and "validate" not in cls.needs:
             arms[name] = ours(problem, name)
     return arms
 

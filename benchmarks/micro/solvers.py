@@ -123,7 +123,7 @@ def ours(name: str, jacobian: np.ndarray) -> Callable[[], np.ndarray]:
     gram = np.ascontiguousarray(np.tile(gram, (k, k)))
 
     def call() -> np.ndarray:
-        weights = strategy.weights(gram, losses)
+        weights = strategy.weights(gram, losses, np.arange(len(losses)))
         return (weights[0] if isinstance(weights, tuple) else weights)[-len(jacobian) :]
 
     return call

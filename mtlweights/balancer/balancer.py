@@ -136,7 +136,7 @@ class Balancer:
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
-        batches = self._weigher.batches
+        batches = self.strategy.batches
         window = accumulation == "window" or batches > 1
         self._engine = Engine(
             Gatherer(
@@ -202,7 +202,7 @@ class Balancer:
             held = line_search.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
             if held is not None:
                 return held
-        if self._engine.one_pass:
+        if self._engine.one_pass and not self._weigher.ranks.several_forwards(values):
             decided = partial(self._backward_starts, self._begin(values))
             with full_precision(values[0].device):
                 return self._engine.scalar(present, values, numbers, decided)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 
-from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from .base import JacobianStrategy, LossStrategy, Strategy
 from .loading import one_line
 from .registry import STRATEGIES, get, names
 
@@ -44,7 +44,7 @@ def _row(name: str, strategy: type[Strategy]) -> dict[str, str]:
 def _passes(strategy: type[Strategy]) -> str:
     if issubclass(strategy, LossStrategy):
         return "1"
-    batches = strategy.batches if issubclass(strategy, GramStrategy) else 1
+    batches = strategy.batches
     passes = "T" + _MEASURED_AT[strategy.measured_at] if batches == 1 else f"T on each of {batches} batches"
     return passes + (" + validation" if strategy.validation_rows else "")
 

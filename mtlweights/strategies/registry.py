@@ -77,7 +77,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 #: a second name -> the first
-ALIASES = {"si": "scale_invariant", "gls": "geometric", "awl": "ruw", "amtl": "achievement", "autobalance": "adatask"}
+ALIASES = {
+    "si": "scale_invariant",
+    "gls": "geometric",
+    "awl": "ruw",
+    "amtl": "achievement",
+    "autobalance": "adatask",
+}
 
 BUILT_IN = STRATEGIES.keys() | ALIASES.keys()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..balancer.balancer import Balancer
-from ..strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from ..strategies import ALL, GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from .cases import ordinary, validated
 from .harness import Stage
 from .properties import PROPERTIES
@@ -81,7 +81,7 @@ def results(subject: Subject) -> None:
 
 def _lookahead(strategy: Strategy, n_tasks: int) -> None:
     assert isinstance(strategy, GramStrategy), "validation_rows is for a GramStrategy"
-    found = strategy.lookahead()
+    found = strategy.lookahead(np.arange(n_tasks))
     shape = None if found is None else np.shape(found)
     assert shape in (None, (n_tasks,)), f"lookahead should return [m] = [{n_tasks}] or None, found {shape}"
 
@@ -103,7 +103,7 @@ def no_host_read(subject: Subject) -> None:
     """``combine`` reads no value on the host: fake tensors, which have none, pass through it."""
     if not issubclass(subject.cls, LossStrategy):
         return
-    for present in (None, np.array([0])):
+    for present in (ALL, np.array([0])):
         n_tasks = subject.few()[-1]
         strategy, mode = subject.make(n_tasks), FakeTensorMode()
         assert isinstance(strategy, LossStrategy)
@@ -113,7 +113,7 @@ def no_host_read(subject: Subject) -> None:
                 if param is not None:
                     module._parameters[key] = nn.Parameter(mode.from_tensor(param.detach()))
         with mode:
-            losses = torch.rand(n_tasks if present is None else 1, requires_grad=True)
+            losses = torch.rand(n_tasks if present is ALL else 1, requires_grad=True)
             try:
                 value = strategy.combine(losses, present)
                 torch.autograd.grad(value, [losses, *strategy.parameters()], allow_unused=True)

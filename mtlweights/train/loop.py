@@ -55,7 +55,7 @@ class Loop:
         np.random.seed(settings.seed)
         torch.manual_seed(settings.seed)
         self.shuffle = torch.Generator()
-        parts = getattr(balancer.strategy, "batches", 1)
+        parts = balancer.strategy.batches
         loader = batches.training(problem, settings.batch_size, parts, self.shuffle)
         self.held_out = batches.HeldOut(problem, settings.batch_size)
         self.window = settings.accumulate * parts

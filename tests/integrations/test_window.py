@@ -7,7 +7,7 @@ from mtlweights import Balancer, strategies
 from tests.toys import assert_same, batch, gradients_of, losses_of, names, toy
 
 #: those that stack batches always have a window: tests/test_rows.py
-ALL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) == 1]
+ALL = [name for name in strategies.names() if strategies.get(name).batches == 1]
 pytestmark = pytest.mark.usefixtures("no_accelerator")
 SIZES = (3, 7, 4, 10)
 #: tasks that each micro-batch has

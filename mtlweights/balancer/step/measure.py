@@ -67,7 +67,7 @@ class Gatherer:
         leaves = self.sharing.arrange(self.sharing.record.everything(params) if several else params)
         leaves.here = [self.window.tasks.get(id(param), 0) for param in leaves.params]
         batch, rows = self.window.take(leaves)
-        n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
+        n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.strategy.batches
         if several and not averaged:
             step, rows = self._average(batch, rows, list(range(len(leaves.params))))
         else:
@@ -79,7 +79,7 @@ class Gatherer:
     def _average(self, batch: Batch, rows: list[Row], columns: list[int]) -> tuple[Step, list[Row]]:
         weigher = self.weigher
         averaged, rows = weigher.ranks.mean_rows(
-            rows, batch, columns, weigher.strategy.n_tasks, weigher.batches
+            rows, batch, columns, weigher.strategy.n_tasks, weigher.strategy.batches
         )
         return Step(*averaged), rows
 

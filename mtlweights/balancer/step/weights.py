@@ -16,7 +16,7 @@ from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
 from ...gradients.task_gradients import Row
-from ...strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from ..records import Step
 from ..state.state import State
 
@@ -44,11 +44,6 @@ class Weigher:
         """Parameters of one task get its unweighted gradient."""
         return (self.strategy.heads if self.heads == "paper" else self.heads) == "plain"
 
-    @property
-    def batches(self) -> int:
-        """Independent batches whose rows the strategy takes stacked."""
-        return self.strategy.batches if isinstance(self.strategy, GramStrategy) else 1
-
     def step(
         self, present: list[int], values: list[Tensor], counts: list[Any], leaves: Leaves | None = None
     ) -> Step:
@@ -63,9 +58,9 @@ class Weigher:
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         return Step(present, losses, counts)
 
-    def index(self, step: Step) -> np.ndarray | None:
-        """``present`` as strategies take it."""
-        return None if len(step.present) == self.strategy.n_tasks else np.array(step.present)
+    def index(self, step: Step) -> Index:
+        """``present`` as strategies on the device take it: no copy to it when no task is missing."""
+        return ALL if len(step.present) == self.strategy.n_tasks else np.array(step.present)
 
     def combine(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
@@ -98,7 +93,7 @@ class Weigher:
         assert isinstance(self.strategy, GramStrategy)
         extra = step.losses[:0] if validation is None else validation
         m, k, n = len(step.present), len(gram), len(gram) - len(extra)
-        if self.batches > 1:
+        if self.strategy.batches > 1:
             step.stack = np.full((2, n), np.nan)
         host = self.state.host(gram.flatten(), step.losses, extra, factor)
         scale = np.where(np.arange(k) < n, host[-1], 1.0)
@@ -109,16 +104,16 @@ class Weigher:
             return step.spoil()
         self.refuse_negative(step, losses[:m])
         with self.state.trial() as step.buffers:
-            out = self.strategy.weights(full, losses, self.index(step))
+            out = self.strategy.weights(full, losses, np.array(step.present))
         for name, param in self.state.learned.params.items():
             if param.grad is not None:
                 step.gradients[name], param.grad = param.grad, None
         trunk, heads = out if isinstance(out, tuple) else (out, None)
         if heads is None or self.heads != "paper":
-            heads = np.full(n, 1 / self.batches) if self.plain_heads else trunk
+            heads = np.full(n, 1 / self.strategy.batches) if self.plain_heads else trunk
         weights = np.stack([trunk, heads])
         if step.stack is not None:
-            step.stack, weights = weights, weights.reshape(2, self.batches, m).sum(1)
+            step.stack, weights = weights, weights.reshape(2, self.strategy.batches, m).sum(1)
         self._keep(step, weights)
         per_row = step.trunk if step.stack is None else step.stack[0]
         step.wide = _too_short(full[:n, :n], np.asarray(per_row))

@@ -61,18 +61,18 @@ class AutoLambda(GramStrategy):
         self.eta, self.bilevel = eta, bilevel
         self.w = nn.Parameter(torch.full((n_tasks,), float(init), dtype=torch.float64))
 
-    def lookahead(self, present: np.ndarray | None = None) -> np.ndarray | None:
+    def lookahead(self, present: np.ndarray) -> np.ndarray | None:
         """``eta lambda`` [m], the virtual step; None with ``bilevel=False``."""
         return self.eta * self._current(present) if self.bilevel else None
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """The current lambda [m]; leaves the validation losses' gradient in ``w.grad``."""
         w = self._current(present)
         m, gradient = len(w), np.zeros(self.n_tasks)
-        gradient[slice(None) if present is None else present] = -self.eta * gram[:m, m:].sum(axis=1)
+        gradient[present] = -self.eta * gram[:m, m:].sum(axis=1)
         self.w.grad = torch.from_numpy(gradient)
         return w
 
-    def _current(self, present: np.ndarray | None) -> np.ndarray:
+    def _current(self, present: np.ndarray) -> np.ndarray:
         w = self.w.detach().numpy().copy()
-        return w if present is None else w[present]
+        return w[present]

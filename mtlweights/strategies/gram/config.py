@@ -28,7 +28,7 @@ class ConFIG(GramStrategy):
     signed_weights = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m] of either sign."""
         cosines, norms = cosines_and_norms(gram)
         weights = np.zeros(len(gram))

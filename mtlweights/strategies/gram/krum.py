@@ -50,7 +50,7 @@ class Krum(GramStrategy):
             )
         self.n_byzantine, self.n_selected = n_byzantine, n_selected
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 0, summing to 1."""
         m, squared = len(gram), np.diagonal(gram)
         distances = np.maximum(squared[:, None] + squared - 2 * gram, 0.0)
@@ -61,4 +61,4 @@ class Krum(GramStrategy):
         last = np.sort(scores)[wanted - 1]
         rounding = 1e-12 * squared.sum()
         sure, tied = scores < last - rounding, np.abs(scores - last) <= rounding
-        return np.asarray((sure + tied * (wanted - sure.sum()) / tied.sum()) / wanted)
+        return (sure + tied * (wanted - sure.sum()) / tied.sum()) / wanted

@@ -34,6 +34,6 @@ class NashMTL(GramStrategy):
     scale_degree = 0
     properties = frozenset({"non_conflicting", "permutation_equivariant", "loss_scale_invariant"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], positive."""
         return alpha_fair(gram, 1.0)

@@ -24,7 +24,7 @@ class NTK(GramStrategy):
     ``Balancer(every=...)``.
 
     Departures: a task whose loss or gradient is 0 has weight 0 and is left out of the sum. A negative loss,
-    which is no mean of squares, is refused. """
+    which is no mean of squares, is refused."""
 
     paper = "Wang, Yu, Perdikaris 2022, https://arxiv.org/abs/2007.14527"
     family = "gradient norm"

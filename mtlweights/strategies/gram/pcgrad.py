@@ -29,7 +29,7 @@ class PCGrad(GramStrategy):
     family = "gramian"
     properties = frozenset({"linear_under_scaling"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], all at least 1, of the direction ``sum_i p_i``."""
         return project_conflicts(gram, random_orders(len(gram), self.seed, int(self.step)))
 
@@ -40,4 +40,4 @@ def random_orders(m: int, seed: int, step: int) -> np.ndarray:
         return np.arange(m)[::-1, None][:, : m - 1]
     key = np.array([seed % 2**64, step], dtype=np.uint64)
     ranks = np.random.Generator(np.random.Philox(key=key)).random((m, m - 1)).argsort(axis=1)
-    return np.asarray(ranks + (ranks >= np.arange(m)[:, None]))
+    return ranks + (ranks >= np.arange(m)[:, None])

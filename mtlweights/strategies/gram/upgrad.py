@@ -29,6 +29,6 @@ class UPGrad(GramStrategy):
     family = "gramian"
     properties = frozenset({"non_conflicting", "permutation_equivariant", "linear_under_scaling"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 1 / m."""
-        return np.asarray(dual_cone(gram, np.eye(len(gram))).mean(axis=0))
+        return dual_cone(gram, np.eye(len(gram))).mean(axis=0)

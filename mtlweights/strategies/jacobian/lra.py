@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_choice, check_share, check_task
 from . import blockwise
 

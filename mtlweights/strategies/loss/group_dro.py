@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above, check_switch
 
 
@@ -53,7 +52,7 @@ class GroupDRO(LossStrategy):
             self.positive_losses, self.scale_degree = True, 1
         self.register_buffer("log_q", torch.zeros(n_tasks) - torch.tensor(float(n_tasks)).log())
 
-    def combine(self, losses: Tensor, present: slice | np.ndarray) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m], whose weights they have just moved."""
         values = losses.detach()
         if self.normalise:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from .draws import uniform
 
 
@@ -30,10 +29,8 @@ class RandomLossWeighting(LossStrategy):
     family = "loss"
     properties = frozenset({"linear_under_scaling"})
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The randomly weighted sum of ``losses`` [m]."""
-        uniform_draws = uniform(self.seed, self.step, self.n_tasks, losses.device)
-        draws = math.sqrt(2) * torch.erfinv(2 * uniform_draws - 1)
-        if present is not None:
-            draws = draws[present]
+        cells = uniform(self.seed, self.step, self.n_tasks, losses.device)
+        draws = math.sqrt(2) * torch.erfinv(2 * cells - 1)[present]
         return (torch.softmax(draws, 0) * losses).sum()

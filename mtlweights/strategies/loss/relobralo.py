@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above, check_from_to
 from .draws import uniform
 
@@ -61,7 +60,7 @@ class ReLoBRaLo(LossStrategy):
         for name in ("first", "last"):
             self.register_buffer(name, torch.full((n_tasks,), torch.nan))
 
-    def combine(self, losses: Tensor, present: slice | np.ndarray) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m], whose weights they have just moved."""
         values = losses.detach().to(self.w)
         self.first[present] = torch.where(torch.isnan(self.first[present]), values, self.first[present])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import INF, check_at_least, check_choice, check_fraction, check_switch
 from .positive import masked_softmax, positive_logs, usable
 
@@ -75,7 +74,7 @@ class SoftAdapt(LossStrategy):
         self.register_buffer("w", torch.ones(n_tasks))
         self.register_buffer("last", torch.full((n_tasks,), torch.nan))
 
-    def combine(self, losses: Tensor, present: slice | np.ndarray) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m], whose weights they have just moved."""
         values = losses.detach().to(self.w)
         logits = self.beta * self._rates(values, self.last[present])
