@@ -44,4 +44,4 @@ class NTKMTL(GramStrategy):
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 0."""
         norms = np.sqrt(np.diagonal(gram))
-        return np.asarray(equal_norms(norms, np.linalg.norm(norms)) ** (2 * self.exponent))
+        return np.asarray(equal_norms(norms, float(np.linalg.norm(norms))) ** (2 * self.exponent))

@@ -59,9 +59,7 @@ class LearningRateAnnealing(JacobianStrategy):
         self.reference, self.alpha, self.statistic = reference, alpha, statistic
         self.register_buffer("w", torch.ones(n_tasks))
 
-    def direction(
-        self, jacobian: Tensor, losses: Tensor, present: slice | np.ndarray
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> tuple[Tensor, Tensor]:
         """The direction [P] and the weights [m]."""
         index = np.arange(self.n_tasks)[present]
         at = np.flatnonzero(index == self.reference)

@@ -10,10 +10,9 @@ from mtlweights.testing.harness import Moment, Stage
 def play(steps, present=None, n_tasks=None, **hyperparameters):
     """(direction, weights) of every step, of Jacobians [steps, m, P]."""
     stage = Stage(strategies.get("lra")(n_tasks or len(steps[0]), **hyperparameters))
-    every = present or [None] * len(steps)
+    every = [slice(None)] * len(steps) if present is None else [np.array(p) for p in present]
     results = [
-        stage.step(Moment("", rows, np.ones(len(rows)), None if p is None else np.array(p)))
-        for rows, p in zip(steps, every, strict=True)
+        stage.step(Moment("", rows, np.ones(len(rows)), p)) for rows, p in zip(steps, every, strict=True)
     ]
     return [(r.update, r.weights[0]) for r in results]
 
