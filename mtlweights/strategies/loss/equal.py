@@ -22,6 +22,7 @@ class EqualWeighting(LossStrategy):
 
     paper = "Xin et al. 2022, https://arxiv.org/abs/2209.11379"
     family = "loss"
+    space = {}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
