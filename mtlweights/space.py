@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+DIGITS = 4  #: of what is suggested: more make no difference, and these can be read in a run's name
 Plain = bool | int | float | str | None
 
 
@@ -33,9 +34,11 @@ class Numbers:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def suggest(self, trial: Any, name: str, n_tasks: int) -> float:
-        """A value from an Optuna trial."""
-        ask = trial.suggest_int if self.whole else trial.suggest_float
-        return ask(name, self.low, self.high, log=self.log)  # type: ignore[no-any-return]
+        """A value from an Optuna trial, to `DIGITS`."""
+        if self.whole:
+            return int(trial.suggest_int(name, self.low, self.high, log=self.log))
+        value = _rounded(trial.suggest_float(name, self.low, self.high, log=self.log))
+        return min(max(value, self.low), self.high)
 
     def fixed(self, name: str, value: Any, n_tasks: int) -> dict[str, Any]:
         """The trial's parameters that give ``value``.
@@ -85,9 +88,10 @@ class Ratios:
     most: float
 
     def suggest(self, trial: Any, name: str, n_tasks: int) -> list[float]:
-        """Weights [T] from an Optuna trial, of T - 1 parameters ``name.1``, ``name.2`` ..."""
+        """Weights [T], to `DIGITS`, from T - 1 parameters ``name.1``, ``name.2`` ... of an Optuna trial."""
         names = [f"{name}.{i}" for i in range(1, n_tasks)]
-        return _mean_1([1.0, *(trial.suggest_float(n, 1 / self.most, self.most, log=True) for n in names)])
+        ratios = [trial.suggest_float(n, 1 / self.most, self.most, log=True) for n in names]
+        return [_rounded(weight) for weight in _mean_1([1.0, *ratios])]
 
     def fixed(self, name: str, value: Any, n_tasks: int) -> dict[str, Any]:
         """The trial's parameters that give ``value``, weights or None for equal ones.
@@ -144,6 +148,10 @@ def read_space(space: Mapping[str, Any]) -> dict[str, Range]:
 def _ordered(low: Any, high: Any) -> bool:
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high))
     return numbers and math.isfinite(low) and math.isfinite(high) and low < high
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def _mean_1(weights: list[float]) -> list[float]:

@@ -42,6 +42,7 @@ class Problem:
         settings: this problem's defaults for ``mtlweights.train.Settings``.
         notes: what a user's file was taken for, a line for the file and for each task.
         space: the spec's options that are worth trying (the encoder's), see `mtlweights.space`.
+        options: what those are in this problem.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Problem:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     space: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.

@@ -77,8 +77,9 @@ def text_problem(
     else:
         inputs, encoder = _recurrent(splits, **{**dims, **chosen})
     chosen = {**SETTINGS[kind], **(settings or {}).get(kind, {})}
-    space = {} if kind == "transformer" else _space({**defaults, **given})
-    return Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes, space)
+    own = {**defaults, **given}
+    space = {} if kind == "transformer" else _space(own)
+    return Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes, space, own)
 
 
 def table_problem(
@@ -94,7 +95,8 @@ def table_problem(
     inputs = TableInputs.fit([example["input"] for example in splits["train"]])
     hidden = [chosen["hidden"]] * chosen["layers"]
     encoder = partial(MLP, inputs.n_inputs, hidden=hidden, dropout=chosen["dropout"])
-    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes, _space(chosen))
+    space = _space(chosen)
+    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes, space, chosen)
 
 
 def _space(own: Mapping[str, Any]) -> dict[str, Any]:
