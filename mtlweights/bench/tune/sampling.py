@@ -55,14 +55,12 @@ class Seeded(BaseSampler):
     def __init__(self, name: str, seed: int) -> None:
         one_of("sampler", name, list(SAMPLERS))
         self.name, self.seed = name, seed
-        self._own: BaseSampler = SAMPLERS[name](seed)
+        self._own = _make(name, seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """A sampler for this trial."""
         digest = hashlib.sha256(f"{self.seed} {trial.number}".encode()).digest()
-        with warnings.catch_warnings():  # some options of Optuna's are experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._own = SAMPLERS[self.name](int.from_bytes(digest[:4], "big"))
+        self._own = _make(self.name, int.from_bytes(digest[:4], "big"))
         self._own.before_trial(_drawn(study), trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -86,6 +84,12 @@ class Seeded(BaseSampler):
     ) -> None:
         """What the sampler keeps of a trial."""
         self._own.after_trial(_drawn(study), trial, state, values)
+
+
+def _make(name: str, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():  # some options of Optuna's are experimental
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return SAMPLERS[name](seed)
 
 
 class _Drawn:

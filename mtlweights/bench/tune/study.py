@@ -98,7 +98,7 @@ def work(
     interval: float = 30.0,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Run trials until the study has ``trials`` of them in all, those of other workers counted, and all ended.
+    """Run trials until the study has ``trials`` in all, those of other workers counted, and all have ended.
 
     A trial that raises is failed and counted. A trial of a worker that is gone is queued again, `MOST_TRIES`
     times at most. Whatever ends this call otherwise (Ctrl-C, a full disk) hands its trial on.
