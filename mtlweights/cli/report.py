@@ -25,17 +25,20 @@ def run(args: argparse.Namespace) -> int:
 
     results = read_results(args.results)
     if args.markdown:
-        from ..bench.report import markdown_tables
+        from ..bench.report import markdown_tables, read_study, without_trials
 
-        print(markdown_tables(results), end="")
+        print(markdown_tables(without_trials(results, read_study(args.results))), end="")
     else:
         show(results, Path(args.results))
     return 0
 
 
-def show(results: list[dict[str, Any]], folder: Path) -> None:
+def show(results: list[Any], folder: Path) -> None:
     """Print the tables of the results, write their page into ``folder`` and say where it is."""
-    from ..bench.report import text_tables, write_page
+    from ..bench.report import read_study, text_tables, without_trials, write_page
 
-    print(text_tables(results))
-    print(f"\npage: {write_page(results, folder / 'page.html')}")
+    study = read_study(folder)
+    results = without_trials(results, study)
+    if results:
+        print(text_tables(results))
+    print(f"\npage: {write_page(results, folder / 'page.html', study=study)}")

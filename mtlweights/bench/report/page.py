@@ -10,20 +10,25 @@ from ...files.atomic import replacing
 from ...files.escapes import visible
 from .comparison import Comparison, Result, arm_of, compare
 from .figures import validation_curves, weight_trajectories
+from .study import Record, section
 from .table import NOTES, grids, summary, title
 
 
 def write_page(
-    results: Iterable[Result], path: str | Path, *, title: str = "Comparison of strategies"
+    results: Iterable[Result],
+    path: str | Path,
+    *,
+    title: str = "Comparison of strategies",
+    study: Record | None = None,
 ) -> Path:
-    """Write the page and return its path.
+    """Write the page and return its path; with ``study``, a study's record, that comes first.
 
     Raises:
         ValueError: no results, or one run given twice.
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = visible(render(list(results), title))
+    text = visible(render(list(results), title, study))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -33,7 +38,7 @@ def write_page(
     return path
 
 
-def render(results: list[Result], heading: str) -> str:
+def render(results: list[Result], heading: str, study: Record | None = None) -> str:
     """The page's HTML."""
     import jinja2
 
@@ -44,9 +49,10 @@ def render(results: list[Result], heading: str) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    comparisons = compare(results)
+    comparisons = compare(results) if results or study is None else []
     return environment.get_template("page.html.j2").render(
         heading=heading,
+        study=study and section(study),
         sections=[_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)],
         counts=_counts(results),
         failed=[result for result in results if result["status"] != "ok"],

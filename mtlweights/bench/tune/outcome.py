@@ -30,7 +30,6 @@ from .space import EQUAL, Space
 from .study import IDENTITY, slots_of
 
 BEST = "best.yaml"
-STUDY = "study.json"
 
 
 @dataclass(frozen=True)

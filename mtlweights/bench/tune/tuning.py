@@ -15,10 +15,11 @@ from optuna.trial import TrialState
 from ... import strategies as registry
 from ...space import Ratios, read_space
 from ...strategies import Strategy
+from ..report.study import STUDY
 from ..results import runs_folder
 from ..runspec import slug
 from .objective import Aim, Objective
-from .outcome import BEST, STUDY, as_json, best_of, best_yaml, on_fresh_seeds, record, table, write
+from .outcome import BEST, as_json, best_of, best_yaml, on_fresh_seeds, record, table, write
 from .space import ALL, Space, make_space
 from .storage import open_storage, reaching
 from .study import Search, Values, enqueue_first, identity_of, join, slots_of, work
