@@ -101,8 +101,9 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         say=lambda line: print(visible(line), flush=True),
     )
-    print(_told(found.fresh))
-    print(f"best:  {found.folder / 'best.yaml'}\npage:  mtlweights report {found.folder}")
+    if found.fresh:
+        print(_told(found.fresh))
+    print(f"best:  {found.folder}/best.yaml\npage:  mtlweights report {found.folder}")
     return int(found.failed > 0)
 
 
@@ -124,8 +125,6 @@ def _told(rows: list[dict[str, Any]]) -> str:
     """The table on fresh seeds."""
     from ..bench.tune.outcome import optimism
 
-    if not rows:
-        return ""
     lines = [("", "validation gain", "test gain", "best is ahead by (test)")]
     lines += [(r["arm"], *(_interval(r[key]) for key in ("validation", "test", "ahead"))) for r in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

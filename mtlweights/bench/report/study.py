@@ -88,19 +88,19 @@ def _figures(study: Record) -> tuple[dict[str, str], dict[str, float]]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = _rebuilt(study)
+        made, drawn_only = _rebuilt(study), _rebuilt(study, arms=False)
         names = study["tasks"] if study["of"]["aim"]["pareto"] else ["gain"]
         mean: Any = lambda trial: fmean(trial.values)  # noqa: E731
-        importances = _tried(lambda: optuna.importance.get_param_importances(made, target=mean)) or {}
+        importances = _tried(lambda: optuna.importance.get_param_importances(drawn_only, target=mean)) or {}
         drawn: dict[str, Callable[[], Any]] = {
             "The best so far": lambda: draw.plot_optimization_history(
-                made, target=mean, target_name="mean gain"
+                made, target=mean if len(names) > 1 else None, target_name="mean gain"
             ),
             "How much each parameter mattered": lambda: draw.plot_param_importances(
-                made, target=mean, target_name="mean gain"
+                drawn_only, target=mean, target_name="mean gain"
             ),
             "What each parameter gave": lambda: draw.plot_slice(
-                made, params=list(importances)[:6] or None, target=mean, target_name="mean gain"
+                drawn_only, params=list(importances)[:3] or None, target=mean, target_name="mean gain"
             ),
             "Distribution of the gain": lambda: draw.plot_edf(made, target=mean, target_name="mean gain"),
             "When each trial ran": lambda: draw.plot_timeline(made),
@@ -121,8 +121,8 @@ def _tried(make: Callable[[], Any]) -> Any:
         return None
 
 
-def _rebuilt(record: Record) -> Study:
-    """The study in memory, without what only an arm to compare with had."""
+def _rebuilt(record: Record, arms: bool = True) -> Study:
+    """The study in memory; without ``arms`` only trials that are draws from the space."""
     import optuna
     from optuna.distributions import json_to_distribution
     from optuna.trial import TrialState, create_trial
@@ -130,7 +130,7 @@ def _rebuilt(record: Record) -> Study:
     objectives = len(record["tasks"]) if record["of"]["aim"]["pareto"] else 1
     study = optuna.create_study(directions=["maximize"] * objectives)
     for trial in record["trials"]:
-        if trial["state"] not in ("COMPLETE", "PRUNED", "FAIL") or trial["arm"]:
+        if trial["state"] not in ("COMPLETE", "PRUNED", "FAIL") or (trial["arm"] and not arms):
             continue
         made = create_trial(
             state=TrialState[trial["state"]],

@@ -19,6 +19,7 @@ from ...problems import Problem
 from ...problems.task import Task
 from ...specs import parse_spec
 from ...train.history import History
+from ...train.settings import resolve_device
 from ..claims import standing
 from ..results import RUNS, read_result, write_result
 from ..run import describe, environment, execute
@@ -61,7 +62,10 @@ class Objective:
         self.space, self.folder, self.aim = space, folder, aim
         self._problems: dict[str, Problem] = {}
         self.tasks = {task.name: task for task in self.problem(space.problem).tasks}
-        self._cost = Cost(self.problem) if {"time", "memory"} & (aim.limits or {}).keys() else None
+        limits = (aim.limits or {}).keys()
+        if "memory" in limits and resolve_device(space.settings.device).type != "cuda":
+            raise ValueError("a limit on memory needs a GPU: a CPU's cannot be told from the rest.")
+        self._cost = Cost(self.problem) if {"time", "memory"} & limits else None
         self._single: dict[str, float] | None = None
 
     def __call__(self, trial: optuna.Trial) -> float | list[float]:

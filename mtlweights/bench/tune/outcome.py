@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import optuna
 import yaml
 from optuna.distributions import distribution_to_json
@@ -30,6 +31,7 @@ from .space import EQUAL, Space
 from .study import IDENTITY, slots_of
 
 BEST = "best.yaml"
+BELOW = 0.1  #: below single-task training lies the reference of the hypervolume, in every task
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,23 @@ def record(study: optuna.Study, space: Space, rows: Sequence[Mapping[str, Any]])
         "best": best_of(study).number,
         "fresh": list(rows),
         "optimism": optimism(rows),
+        "hypervolume": hypervolume(study),
         "trials": [_trial(trial) for trial in trials],
+    }
+
+
+def hypervolume(study: optuna.Study) -> dict[str, float] | None:
+    """Of a front: the volume of gains that it dominates, over a point `BELOW` single-task in every task."""
+    if len(study.directions) == 1:
+        return None
+    from optuna._hypervolume import compute_hypervolume  # public only inside a figure
+
+    losses = -np.array([trial.values for trial in study.best_trials]).reshape(-1, len(study.directions))
+    reference = np.full(len(study.directions), BELOW)
+    inside = losses[(losses < reference).all(1)]
+    return {
+        "value": float(compute_hypervolume(inside, reference)) if len(inside) else 0.0,
+        "reference": BELOW,
     }
 
 

@@ -124,6 +124,12 @@ def make_space(
     return space
 
 
+def space_of(specs: Sequence[str], n_tasks: int) -> Space:
+    """The hyperparameters of strategies alone, for an objective of the user's own."""
+    arms = dict(_arm(arm, {}) for arm in (strategies.names() if ALL in specs else dict.fromkeys(specs)))
+    return Space("own", Settings(), {}, tuple(str(i) for i in range(n_tasks)), "", {}, {}, arms)
+
+
 def with_options(spec: str, options: Mapping[str, Any]) -> str:
     """The spec with these options in it."""
     name, own = parse_spec(spec)

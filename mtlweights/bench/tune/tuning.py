@@ -12,19 +12,15 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from ... import strategies as registry
-from ...space import Ratios, read_space
-from ...strategies import Strategy
 from ..report.study import STUDY
 from ..results import runs_folder
 from ..runspec import slug
 from .objective import Aim, Objective
 from .outcome import BEST, as_json, best_of, best_yaml, on_fresh_seeds, record, table, write
+from .own import Own, tune_objective
 from .space import ALL, Space, make_space
 from .storage import open_storage, reaching
-from .study import Search, Values, enqueue_first, identity_of, join, slots_of, work
-
-Own = Callable[..., Values]
+from .study import Search, enqueue_first, identity_of, join, slots_of, work
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Outcome:
         best: the best trial.
         value: its mean gain on the seed of the trials: optimistic.
         fresh: rows of the table on fresh seeds, see `outcome.table`.
-        folder: of the results, the page and ``best.yaml``.
+        folder: of the results, the page and ``best.yaml``; None with an objective of one's own.
         failed: number of trials that raised.
     """
 
@@ -44,16 +40,17 @@ class Outcome:
     best: optuna.trial.FrozenTrial
     value: float
     fresh: list[dict[str, Any]]
-    folder: Path
+    folder: Path | None
     failed: int
 
 
 def tune(
-    problem: str,
+    problem: str | Own,
     strategies: Sequence[str] = (ALL,),
     *,
+    n_tasks: int = 2,
     trials: int = 40,
-    study: str | None = None,
+    study: str | optuna.Study | None = None,
     storage: str | None = None,
     folder: str | Path | None = None,
     narrowed: Mapping[str, Any] | None = None,
@@ -70,8 +67,11 @@ def tune(
     joins the study; all of them stop when it has ``trials`` trials in total.
 
     Args:
-        problem: a spec, see `mtlweights.problems.load`.
+        problem: a spec, see `mtlweights.problems.load`; or a training of one's own, an objective as in
+            `tune_objective`: then ``study`` may be an `optuna.Study`, and what has to do with a problem
+            (folder, narrowed, aim, fresh, threads) is left alone.
         strategies: specs; ``"all"`` stands for every strategy that has a name.
+        n_tasks: T, of an objective of one's own; a problem knows its own.
         study: its name; by default made of problem and strategies.
         storage: see `open_storage`; by default SQLite in ``folder``.
         folder: of results, checkpoints and what is found; by default ``studies/STUDY``.
@@ -89,6 +89,13 @@ def tune(
         ImportError: a driver of the storage is missing.
     """
     search, aim = search or Search(), aim or Aim()
+    if callable(problem):
+        named = study or "mtlweights"
+        how: dict[str, Any] = {"storage": storage, "search": search, "interval": interval, "say": say}
+        made = tune_objective(problem, strategies, n_tasks, trials=trials, study=named, **how)
+        return _outcome(made, [], None)
+    if isinstance(study, optuna.Study):
+        raise ValueError("a problem's study goes by its name: give study=NAME and storage=URL.")
     if trials < 1 or fresh < 0 or not interval > 0:
         raise ValueError(
             f"expected trials >= 1, fresh >= 0, interval > 0; found {trials}, {fresh}, {interval}."
@@ -128,28 +135,10 @@ def _finish(
         say(f"on {fresh} fresh seeds: the best, its strategy's defaults, equal weights, each task alone")
         rows = table(best, on_fresh_seeds(best, space, folder, seeds, threads=threads, progress=False))
     write(folder / STUDY, as_json(record(study, space, rows)))
+    return _outcome(study, rows, folder)
+
+
+def _outcome(study: optuna.Study, rows: list[dict[str, Any]], folder: Path | None) -> Outcome:
+    best = best_of(study)
     failed = sum(t.state == TrialState.FAIL for t in slots_of(study.get_trials(deepcopy=False)))
-    return Outcome(study, best, value, rows, folder, failed)
-
-
-def suggest(
-    trial: optuna.Trial, strategy: str | type[Strategy], prefix: str = "", *, n_tasks: int | None = None
-) -> dict[str, Any]:
-    """The hyperparameters of a strategy from a trial of your own study, for ``Balancer(strategy, **these)``.
-
-    Args:
-        trial: Optuna's.
-        strategy: a class, or a name.
-        prefix: before the parameters' names, such as ``"cagrad."``.
-        n_tasks: T, needed by strategies with a weight per task (``fixed``).
-
-    Raises:
-        ValueError: unknown strategy, or ``n_tasks`` is needed.
-    """
-    cls = registry.get(strategy) if isinstance(strategy, str) else strategy
-    found = {}
-    for name, range_ in read_space(getattr(cls, "space", {})).items():
-        if n_tasks is None and isinstance(range_, Ratios):
-            raise ValueError(f"{cls.__name__} has a weight per task: give suggest(..., n_tasks=T).")
-        found[name] = range_.suggest(trial, prefix + name, n_tasks or 1)
-    return found
+    return Outcome(study, best, fmean(best.values or []), rows, folder, failed)
