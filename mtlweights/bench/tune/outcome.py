@@ -160,10 +160,8 @@ def hypervolume(study: optuna.Study) -> dict[str, float] | None:
     losses = -np.array([trial.values for trial in study.best_trials]).reshape(-1, len(study.directions))
     reference = np.full(len(study.directions), BELOW)
     inside = losses[(losses < reference).all(1)]
-    return {
-        "value": float(compute_hypervolume(inside, reference)) if len(inside) else 0.0,
-        "reference": BELOW,
-    }
+    value = float(compute_hypervolume(inside, reference)) if len(inside) else 0.0
+    return {"value": value, "reference": BELOW}
 
 
 def write(path: Path, text: str) -> Path:

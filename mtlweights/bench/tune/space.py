@@ -152,7 +152,13 @@ def _over(declared: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
 
 
 def _unlike(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value != defaults[key]}
+    """The values that are not the default; where that is None, equal weights are it."""
+    unlike = {}
+    for key, value in values.items():
+        equal = isinstance(value, list) and set(value) == {1}
+        if value != defaults[key] and not (equal and defaults[key] is None):
+            unlike[key] = value
+    return unlike
 
 
 def _takes(arm: str) -> list[str]:
