@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SQLITE = "study.db"
 PATIENCE = 60.0  #: seconds that a writer waits for another's lock
+ANSWERS = 10.0  #: seconds in which a proxy should answer
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 #: SQLAlchemy's own driver of a database, and the one of pure Python or newer make that does as well
 _DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("MySQLdb", "pymysql")}
@@ -120,7 +121,7 @@ def _grpc(where: str) -> BaseStorage:
         warnings.simplefilter("ignore")
         proxy = GrpcStorageProxy(host=parts.hostname, port=parts.port or 13000)
     try:
-        proxy.wait_server_ready(timeout=10)
+        proxy.wait_server_ready(timeout=ANSWERS)
     except ConnectionError:
         raise OSError("no gRPC proxy answers there") from None
     return proxy

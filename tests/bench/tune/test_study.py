@@ -128,7 +128,7 @@ def test_the_first_trials_are_all_defaults_and_equal_weights(study):
 
     work(study, objective, 3, say=str)
     assert len(study.trials) == 3
-    assert [run.strategy for run in runs] == ["cagrad", "fixed:alpha=[1.0,1.0]", "equal"]
+    assert [run.strategy for run in runs] == ["cagrad", "fixed", "equal"]
     assert {run.problem for run in runs} == {"breast_cancer"}
     assert {run.settings for run in runs} == {space.settings}
 
