@@ -109,8 +109,8 @@ BREAKS = [
     Break(
         "the Gramian is computed in the caller's autocast",
         "gradients/task_gradients.py",
-        "        with torch.autocast(device.type, enabled=False):\n            yield",
-        "        yield",
+        "    with torch.autocast(device.type, enabled=False):\n        yield",
+        "    yield",
         "tests/test_modes.py -k full_precision",
     ),
     Break(

@@ -335,3 +335,11 @@ def test_own_update_rule_inside_adam_warns():
     ):
         with pytest.warns(UserWarning, match="Own scales its own updates: train with torch.optim.SGD"):
             balancer.attach(optimizer)
+
+
+def test_rows_of_parameters_that_are_no_more_are_let_go():
+    balancer = Balancer(Averaged, names(2))
+    for seed in range(6):
+        model = toy(2)
+        train(model, balancer, torch.optim.SGD(model.parameters(), lr=0.1), [seed, seed + 1])
+    assert all(len(rows) <= 2 * len(shared_of(model)) for rows in balancer.state_dict()["rows"].values())

@@ -14,7 +14,7 @@ from ..gradients.functions import after_backward, defer, refuse_transforms
 from ..gradients.leaves import Leaves
 from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
-from ..gradients.task_gradients import Found, full_precision, keep_compiled_graphs
+from ..gradients.task_gradients import Found, keep_compiled_graphs, no_autocast
 from ..strategies import GramStrategy, Strategy
 from ..strategies.making import bind, make_strategy
 from .arguments import (
@@ -135,6 +135,7 @@ class Balancer:
             self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
+        self._state.rows.gone = self._sharing.record.gone
         batches = self._weigher.batches
         window = accumulation == "window" or batches > 1
         self._engine = Engine(
@@ -201,9 +202,9 @@ class Balancer:
             held = line_search.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
             if held is not None:
                 return held
-        if self._engine.one_pass:
+        if self._engine.one_pass and not self._weigher.ranks.several_forwards(values):
             decided = partial(self._backward_starts, self._begin(values))
-            with full_precision(values[0].device):
+            with no_autocast(values[0].device):
                 return self._engine.scalar(present, values, numbers, decided)
         leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
         with torch.no_grad():
@@ -358,7 +359,7 @@ class Balancer:
         propose = self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
-        with full_precision(values[0].device):
+        with no_autocast(values[0].device):
             found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
         after_backward(self._commits.watch.mark)
         return found

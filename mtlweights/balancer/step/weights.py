@@ -15,7 +15,7 @@ from torch import Tensor
 from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
-from ...gradients.task_gradients import Row
+from ...gradients.task_gradients import Row, full_precision
 from ...strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from ..records import Step
 from ..state.state import State
@@ -72,7 +72,7 @@ class Weigher:
         assert isinstance(self.strategy, LossStrategy)
         self.refuse_negative(step)
         objective = partial(self.strategy.combine, present=self.index(step))
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             value, weights, learned = task_gradients.differentiate(
                 objective, step.losses, list(self.state.learned.params.values())
             )
@@ -108,7 +108,7 @@ class Weigher:
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
             return step.spoil()
         self.refuse_negative(step, losses[:m])
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             out = self.strategy.weights(full, losses, self.index(step))
         for name, param in self.state.learned.params.items():
             if param.grad is not None:
@@ -158,7 +158,7 @@ class Weigher:
             return {}
         self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: task_gradients.size(params[c]) for c in at}, matrix)
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
         step.rows = self.state.rows.take_back()
         direction, weights = out if isinstance(out, tuple) else (out, None)

@@ -8,10 +8,12 @@ from typing import Any
 
 from ...files.atomic import replacing
 from ...files.escapes import visible
+from ..protocol import Protocol
 from .comparison import Comparison, Result, arm_of, compare
 from .figures import validation_curves, weight_trajectories
 from .study import Record, section
 from .table import NOTES, grids, summary, title
+from .verdict_figure import verdict_figure
 
 
 def write_page(
@@ -19,6 +21,7 @@ def write_page(
     path: str | Path,
     *,
     title: str = "Comparison of strategies",
+    protocol: Protocol | None = None,
     study: Record | None = None,
 ) -> Path:
     """Write the page and return its path; with ``study``, a study's record, that comes first.
@@ -28,7 +31,7 @@ def write_page(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = visible(render(list(results), title, study))
+    text = visible(render(list(results), title, protocol, study))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -38,7 +41,9 @@ def write_page(
     return path
 
 
-def render(results: list[Result], heading: str, study: Record | None = None) -> str:
+def render(
+    results: list[Result], heading: str, protocol: Protocol | None = None, study: Record | None = None
+) -> str:
     """The page's HTML."""
     import jinja2
 
@@ -49,7 +54,7 @@ def render(results: list[Result], heading: str, study: Record | None = None) -> 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    comparisons = compare(results) if results or study is None else []
+    comparisons = compare(results, protocol) if results or study is None else []
     return environment.get_template("page.html.j2").render(
         heading=heading,
         study=study and section(study),
@@ -69,6 +74,7 @@ def _section(number: int, comparison: Comparison, among: list[Comparison]) -> di
         "id": f"problem-{number + 1}",
         "title": title(comparison, among),
         "summary": summary(comparison),
+        "figure": verdict_figure(comparison),
         "grids": grids(comparison),
         "curves": validation_curves(comparison),
         "weights": weights,

@@ -70,7 +70,9 @@ class COSMOS(LossStrategy):
     def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
         """The penalised sum of ``losses`` [m]."""
         r = self.preference if present is None else self.preference[present]
-        linear, squares = (r * losses).sum(), (losses**2).sum() * (r**2).sum()
+        largest = losses.detach().abs().max()  # out of the squares, for which float32 is short
+        scaled = losses / torch.where(largest > 0, largest, 1.0)
+        squares = (scaled**2).sum() * (r**2).sum()
         defined = squares > 0
-        cosine = torch.where(defined, linear / torch.where(defined, squares, 1.0).sqrt(), 0.0)
-        return linear - self.penalty * cosine
+        cosine = (r * scaled).sum() / torch.where(defined, squares, 1.0).sqrt()
+        return (r * losses).sum() - self.penalty * torch.where(defined, cosine, 0.0)

@@ -64,5 +64,7 @@ class PenaltyBoundaryIntersection(LossStrategy):
         unit = preference / torch.where(size > 0, size, 1.0)
         gap = losses - self.ideal[index]
         along = (gap * unit).sum()
-        across: Tensor = torch.linalg.vector_norm(gap - along * unit)
+        size = gap.detach().abs().max()  # out of the squares, for which float32 is short
+        size = torch.where(size > 0, size, 1.0)
+        across: Tensor = size * torch.linalg.vector_norm((gap - along * unit) / size)
         return along + self.theta * across
