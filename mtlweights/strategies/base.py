@@ -35,7 +35,9 @@ class Strategy(nn.Module, ABC):
 
     paper: ClassVar[str] = ""  #: reference and URL
     family: ClassVar[str] = ""  #: "loss", "validation", "gradient norm", "gramian" ...
-    space: ClassVar[dict[str, Any]] = {}  #: search space, {"c": (0.0, 1.0)}, {"lr": (1e-3, 1.0, "log")}
+    #: search space, see `strategies.space`: {"c": (0.0, 1.0)}; {} where there is nothing to tune. It holds
+    #: the defaults, and may hold the Balancer's ``weight_lr``
+    space: ClassVar[dict[str, Any]]
     heads: ClassVar[Literal["plain", "weighted"]] = "weighted"  #: what the paper gives the heads
     measured_at: ClassVar[Literal["shared", "last_shared", "features", "all"]] = "shared"
     needs: ClassVar[tuple[str, ...]] = ()  #: those of ``hooks()`` it cannot work without

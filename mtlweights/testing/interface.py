@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ..balancer import Balancer
 from ..strategies import ALL, GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from ..strategies.space import read_range
 from .cases import ordinary, validated
 from .harness import Stage
 from .properties import PROPERTIES
@@ -41,7 +43,8 @@ def class_attributes(subject: Subject) -> None:
     loose = [p.name for p in arguments if p.kind is not p.KEYWORD_ONLY]
     assert not loose, f"hyperparameters should be keyword-only (after a *): {', '.join(loose)}"
     known = {p.name for p in arguments}
-    _only("space", cls.space, known)
+    assert hasattr(cls, "space"), f"{name} declares no space: say space = {{}} if there is nothing to tune"
+    _only("space", cls.space, [*known, "weight_lr"])
     _only("needs", cls.needs, cls.hooks())
     _only("properties", cls.properties, PROPERTIES)
     _only("heads", [cls.heads], ("plain", "weighted"))
@@ -57,6 +60,32 @@ def class_attributes(subject: Subject) -> None:
     if issubclass(cls, JacobianStrategy):
         names = (*cls.row_state, *cls.tensor_state)
         assert len(set(names)) == len(names), f"row_state and tensor_state name one twice: {', '.join(names)}"
+
+
+def space(subject: Subject) -> None:
+    """Every range of ``space`` holds the default, and the Balancer takes its ends."""
+    cls = subject.cls
+    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    defaults["weight_lr"] = cls.weight_lr
+    for name, declared in cls.space.items():
+        for n_tasks in subject.sizes:
+            try:
+                range_ = read_range(name, declared)
+                range_.fixed(name, defaults[name], n_tasks)
+            except ValueError as error:
+                raise AssertionError(f"space should hold the default: {error}") from error
+            for value in range_.ends(n_tasks):
+                _builds_with(cls, n_tasks, {name: value})
+
+
+def _builds_with(cls: type[Strategy], n_tasks: int, options: dict[str, Any]) -> None:
+    try:
+        Balancer(cls, [str(i) for i in range(n_tasks)], **options)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise AssertionError(
+            f"space allows {given}, but for {n_tasks} tasks that raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _only(attribute: str, values: Any, known: Any) -> None:

@@ -6,7 +6,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,7 @@ class Loop:
         place = {} if path is None else {"dir": str(path.parent)}
         self.accelerator.init_trackers("mtlweights", config, {"wandb": place})
 
-    def run(self, progress: bool) -> History:
+    def run(self, progress: bool, after_epoch: Callable[[History], None] | None = None) -> History:
         """Resume if there is a checkpoint, train what is left, and give the model its best weights."""
         from tqdm import tqdm
 
@@ -90,8 +90,12 @@ class Loop:
             print(f"mtlweights: {note}", file=sys.stderr)
         total = self.settings.epochs * self.updates
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
+            if self.history.rows and after_epoch is not None:
+                after_epoch(self.history)
             while not self._finished():
                 self._epoch(bar)
+                if after_epoch is not None:
+                    after_epoch(self.history)
         self.model.load_state_dict(self.best)
         return self.history
 

@@ -44,7 +44,7 @@ class AutoLambda(GramStrategy):
 
     paper = "Liu et al. 2022, https://arxiv.org/abs/2202.03091"
     family = "validation"
-    space = {"init": (0.03, 1.0, "log"), "eta": (1e-4, 1.0, "log")}  # noqa: RUF012
+    space = {"init": (0.03, 1.0, "log"), "eta": (1e-4, 1.0, "log"), "weight_lr": (1e-5, 1e-2, "log")}  # noqa: RUF012
     heads = "weighted"
     weight_lr = 1e-4
     measured_at = "all"

@@ -27,6 +27,7 @@ class RandomLossWeighting(LossStrategy):
 
     paper = "Lin et al. 2022, https://arxiv.org/abs/2111.10603"
     family = "loss"
+    space = {}  # noqa: RUF012
     properties = frozenset({"linear_under_scaling"})
 
     def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
