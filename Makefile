@@ -1,13 +1,13 @@
 # Two commands do all the set-up on a fresh machine with Python 3.10 or newer:
 #   make bench   the comparison on problems that need no download, and its page
 #   make test    every check the project has
-#   make attack  the attacks of tests/attacks at length (an hour), and their table in docs/reliability.md
+#   make attack  the attacks of tests/attacks at length (half an hour), and their table in docs/reliability.md
 # Another Python: make bench PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 RESULTS ?= results/embedded
-ATTACK ?= 50
+ATTACK ?= 25
 BIN := $(VENV)/bin
 CONFIG := setup.cfg pyproject.toml constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
