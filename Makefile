@@ -27,7 +27,7 @@ test: $(VENV)/.dev
 attack: export MTLWEIGHTS_ATTACK = $(ATTACK)
 attack: export MTLWEIGHTS_ATTACK_TABLE = docs/reliability.md
 attack: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/attacks
+	$(BIN)/python -m pytest -n 2 -q tests/attacks
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -47,6 +47,7 @@ class Worker:
     def ended(self) -> bool:
         """Whether the run is over; a process that stays too long, or leaves others behind, is ended here."""
         self._listen()
+        _wake_server()
         if self.process.is_alive():
             if time.monotonic() < self.deadline:
                 return False
@@ -64,6 +65,7 @@ class Worker:
             with suppress(OSError):
                 os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
+        _wake_server()
         self.process.join(GRACE)
 
     def status(self) -> str:
@@ -119,6 +121,7 @@ def _start(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> tuple[B
         mine, theirs = context.Pipe(duplex=False)
         told = (spec, runner, folder, threads, theirs, os.environ.get(_SAFE))
         process = context.Process(target=_work, args=told, name=spec.id)
+        _wake_server()
         try:
             with _safe_path():
                 process.start()
@@ -128,6 +131,14 @@ def _start(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> tuple[B
             if last:
                 raise
     raise AssertionError("not reached")
+
+
+def _wake_server() -> None:
+    """Let the server of forks go on if it was stopped from outside: it alone tells that a process ended."""
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    if pid := getattr(server, "_forkserver_pid", None):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
+        if argv is None:  # the process ends here: a second Ctrl-C would only show where it was
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(f"\nmtlweights: interrupted; {args.resume}", file=sys.stderr)
         return 130
     except BrokenPipeError:

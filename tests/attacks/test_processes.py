@@ -82,7 +82,7 @@ def kill_a_bench(draw, folder, pids):
 
 def test_benches_on_one_folder(attack, tmp_path):
     """Two to four benches on one folder: every run is done once, none fails."""
-    for index, draw in enumerate(attack.draws(0.4)):
+    for index, draw in enumerate(attack.draws(0.2)):
         folder, pids = tmp_path / f"out{index}", tmp_path / f"pids{index}"
         runs_folder(folder)
         with attack.trial(f"trial {index}"):
@@ -182,6 +182,7 @@ HOSTILE = {
     "hang in C": "import threading; a = threading.Lock(); a.acquire(); a.acquire()",
     "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
     "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
+    "the server stopped": "os.kill(os.getppid(), signal.SIGSTOP)",
     "a thread": "threading.Thread(target=time.sleep, args=(600,)).start()",
     "a process": "subprocess.Popen(['sleep', '617'])",
     "a fork": "os.fork()",
