@@ -69,7 +69,9 @@ def from_module(path: str, name: str) -> type[Strategy]:
     try:
         with _importable(Path.cwd()) if ":" in name else nullcontext():
             module = import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a module of the user's own does when it is run
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module of the user's own does when it is run
         raise ImportError(
             f"Could not import module {module_name!r} of strategy {name!r}: {message_of(error)}."
         ) from error
@@ -131,8 +133,10 @@ def _run(path: Path) -> ModuleType:
     try:
         with _importable(path.parent.resolve()):
             exec(compile(source, str(path), "exec"), vars(module))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if isinstance(error, SyntaxError):
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
         raise ValueError(f"{path} does not run: {type(error).__name__}: {message_of(error)}.") from error

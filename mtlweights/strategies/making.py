@@ -57,9 +57,9 @@ def make_strategy(
     _check_keywords(cls, hyperparameters)
     try:
         return cls(n_tasks, **hyperparameters)
-    except ValueError:
+    except (ValueError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # of a class of the user's own
+    except BaseException as error:  # of a class of the user's own
         raise ValueError(
             f"{cls.__name__}({n_tasks}) raised {type(error).__name__}: {message_of(error)}."
         ) from error
