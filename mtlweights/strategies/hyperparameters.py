@@ -99,7 +99,7 @@ def is_number(value: object) -> bool:
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False
     try:
-        return math.isfinite(value) and not 0 < abs(value) < LEAST
+        return math.isfinite(value) and not 0 < abs(float(value)) < LEAST
     except OverflowError:  # an integer beyond any float
         return False
 
