@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     runs_folder(folder)  # before any work: a folder that cannot be written would waste it
     problem = problems.load(name)
     settings = train.Settings(**{**problem.settings, **given})
-    strategy = args.strategy or "equal"
+    strategy = "equal" if args.strategy is None else args.strategy
     spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
     fields = execute(spec, problem, folder=folder, trackers=args.trackers)
     seconds = sum(row["seconds"] for row in fields["history"])

@@ -232,10 +232,15 @@ def differentiate(
     """Value [], weights [m] and the gradients of the learned parameters of a LossStrategy.
 
     Only the m detached loss values take part: the model's graph is not touched.
+
+    Raises ValueError if ``combine`` gives no scalar that depends on them.
     """
     with torch.enable_grad():
         point = losses.detach().requires_grad_()
         value = combine(point)
+        if not (isinstance(value, Tensor) and value.dim() == 0 and value.requires_grad):
+            found = type(value).__name__ + (f" {list(value.shape)}" if isinstance(value, Tensor) else "")
+            raise ValueError(f"combine should return a scalar that depends on the losses, found {found}.")
         grads = torch.autograd.grad(value, [point, *learned], allow_unused=True)
     filled = [torch.zeros_like(x) if g is None else g for x, g in zip([point, *learned], grads, strict=True)]
     return value.detach(), filled[0], filled[1:]

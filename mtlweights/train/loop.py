@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..files.escapes import visible
+from ..files.escapes import message_of
 from ..problems import mean_normalised
 from ..problems.data.digest import digest
 from . import batches, checkpoint
@@ -234,7 +234,7 @@ class Loop:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the part that does not fit raises
-            reason = visible(" ".join(str(error).split())[:200])
+            reason = message_of(error)[:200]
             raise ValueError(f"{path} is of another model ({reason}): use another folder") from None
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from ..strategies.hyperparameters import is_number
 
 CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
@@ -56,10 +57,10 @@ class Settings:
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**32
             if not whole and not (value is None and name == "patience"):
-                raise ValueError(f"{name} must be a whole number from {low} on, got {value!r}")
+                raise ValueError(f"{name} must be a whole number from {low} to 2^32 - 1, got {value!r}")
         for name in ("lr", "weight_decay", "warmup", "clip"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+            number = isinstance(value, (int, float)) and is_number(value) and value >= 0
             zero = name in ("weight_decay", "warmup")
             if not (number and (zero or value > 0)) and not (value is None and name == "clip"):
                 raise ValueError(f"{name} must be a number {'from' if zero else 'above'} 0, got {value!r}")
