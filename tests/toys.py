@@ -99,6 +99,15 @@ def naive_rows(losses, params):
     return out
 
 
+def shared_of(model):
+    return [p for n, p in model.named_parameters() if n.startswith("encoder")]
+
+
+def flat_rows(model, data, only=None):
+    rows = naive_rows(losses_of(model, data, only).values(), shared_of(model))
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
 def naive_gram(rows, columns):
     some = {c: next(row[c] for row in rows if row[c] is not None) for c in columns}
     flat = [

@@ -1,4 +1,4 @@
-"""Trains every script without and with balancing, and writes down what came out.
+"""Trains the scripts of ``examples/`` on real data without and with balancing, and writes down what came out.
 
 ``python benchmarks/loops/run.py`` computes the runs that ``results.json`` lacks, one after the other, and
 writes ``results.md`` and the generated parts of ``docs/real_loops.md``. ``run.py --pages`` only writes.
@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "real_loops.md"
+ROOT = HERE.parents[1]
+EXAMPLES = ROOT / "examples"
+PAGE = ROOT / "docs" / "real_loops.md"
 RESULTS = HERE / "results.json"
 MARK = "  # mtlweights"
 ORDER = ("none", "uw", "pcgrad", "gradnorm")
@@ -38,7 +40,7 @@ def original(text: str) -> str:
 
 def diff(script: str) -> str:
     """What balancing adds to a script, each place with the line before and after it."""
-    text = (HERE / f"{script}.py").read_text(encoding="utf-8")
+    text = (EXAMPLES / f"{script}.py").read_text(encoding="utf-8")
     lines = difflib.unified_diff(original(text).splitlines(), text.splitlines(), n=1, lineterm="")
     shown = ["@@" if line.startswith("@@") else line.removesuffix(MARK) for line in list(lines)[2:]]
     return "```diff\n" + "\n".join(shown) + "\n```\n"
@@ -46,8 +48,8 @@ def diff(script: str) -> str:
 
 def train(script: str, strategy: str, *options: str) -> dict:
     """One run in a process of its own; what its last line says."""
-    command = [sys.executable, str(HERE / f"{script}.py"), "--strategy", strategy, *options]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    command = [sys.executable, str(EXAMPLES / f"{script}.py"), "--strategy", strategy, *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.time()
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

@@ -8,7 +8,7 @@ import torch
 
 from mtlweights.integrations.lightning import BalancerCallback
 from tests.integrations.test_lightning import Module, trainer
-from tests.integrations.tiny import end_group, weights_of
+from tests.tiny import end_group, weights_of
 from tests.toys import batch
 
 NAMES = ["uw", "pcgrad", "gradnorm", "random"]

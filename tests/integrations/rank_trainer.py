@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from tests.integrations.test_huggingface import trained
-from tests.integrations.tiny import end_group
+from tests.tiny import end_group
 
 NAMES = ["uw", "pcgrad", "gradnorm"]
 

@@ -6,7 +6,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from tests.integrations.tiny import MICRO, SEVERAL, assert_close, on_ranks, plain_loop, toy_parts, weights_of
+from tests.tiny import MICRO, SEVERAL, assert_close, on_ranks, plain_loop, toy_parts, weights_of
 from tests.toys import assert_same_state, batch, named, names, toy
 
 ALL = [name for name in strategies.names() if name not in SEVERAL]

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from mtlweights import Balancer, strategies
-from tests.integrations.tiny import ROOT
+from tests.tiny import ROOT
 from tests.toys import Toy, assert_same, backward, batch, gradients_of, losses_of, names, toy
 
 ALL = strategies.names()
@@ -64,7 +64,7 @@ def test_compiled_equals_eager(name, compiled):
 # What compiled code a process finds on the disk: first that of a plain sum, which gives its buffers away.
 FIRST = """
 import torch
-from tests.integrations.tiny import TinyBert, collate, examples
+from tests.tiny import TinyBert, collate, examples
 
 sum(torch.compile(TinyBert())(**collate(examples(8)))["losses"].values()).backward()
 """
@@ -73,7 +73,7 @@ import sys
 import torch
 from mtlweights import Balancer
 from tests.integrations.test_huggingface import Calling
-from tests.integrations.tiny import TASKS, TinyBert, assert_close, collate, examples
+from tests.tiny import TASKS, TinyBert, assert_close, collate, examples
 from tests.toys import gradients_of
 
 def steps(model, forward, balancer=None):

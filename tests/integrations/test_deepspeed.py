@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtlweights import Balancer
-from tests.integrations.tiny import on_ranks
+from tests.tiny import on_ranks
 from tests.toys import batch, named, names
 
 if importlib.util.find_spec("deepspeed") is None:

@@ -1,4 +1,4 @@
-"""Every program of docs/loops runs, as its first lines say."""
+"""Every program of examples/ runs, as its first lines say; those on real data: test_real_loops.py."""
 
 import re
 import runpy
@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from tests.integrations.tiny import ROOT, launch
+from tests.tiny import ROOT, launch
 
-FOLDER = ROOT / "docs" / "loops"
-COMMAND = re.compile(r"^ *(python|torchrun --nproc_per_node 2) docs/loops/(\w+\.py) ?(\w*)", re.MULTILINE)
-COMMANDS = [found for path in sorted(FOLDER.glob("*.py")) for found in COMMAND.findall(path.read_text())]
+FOLDER = ROOT / "examples"
+COMMAND = re.compile(r"^ *(python|torchrun --nproc_per_node 2) examples/(\w+\.py) ?(\w*)", re.MULTILINE)
+PROGRAMS = sorted(path for path in FOLDER.glob("*.py") if "--limit" not in path.read_text())
+COMMANDS = [found for path in PROGRAMS for found in COMMAND.findall(path.read_text())]
 #: these start processes of their own
 ALONE = [c for c in COMMANDS if c[0] != "python" or c[2] == "2"]
 
@@ -23,7 +24,7 @@ def needs_its_extra(command):
 
 
 def test_every_program_says_how_to_run_it():
-    assert {name for _, name, _ in COMMANDS} == {path.name for path in FOLDER.glob("*.py")}
+    assert {name for _, name, _ in COMMANDS} == {path.name for path in PROGRAMS}
 
 
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")

@@ -11,17 +11,7 @@ from transformers import Trainer, TrainingArguments
 
 from mtlweights import Balancer, strategies
 from mtlweights.integrations.huggingface import MultiTaskTrainer
-from tests.integrations.tiny import (
-    MICRO,
-    SEVERAL,
-    TASKS,
-    TinyBert,
-    assert_close,
-    examples,
-    launch,
-    plain_loop,
-    weights_of,
-)
+from tests.tiny import MICRO, SEVERAL, TASKS, TinyBert, assert_close, examples, launch, plain_loop, weights_of
 from tests.toys import assert_same_state
 
 ALL = [name for name in strategies.names() if name not in SEVERAL]

@@ -8,15 +8,7 @@ import torch
 from torch import nn
 
 from mtlweights import Balancer, strategies
-from tests.integrations.tiny import (
-    MICRO,
-    SEVERAL,
-    assert_close,
-    launch,
-    plain_loop,
-    toy_parts,
-    weights_of,
-)
+from tests.tiny import MICRO, SEVERAL, assert_close, launch, plain_loop, toy_parts, weights_of
 from tests.toys import assert_same_state, batch, losses_of, names, toy
 
 pl = pytest.importorskip("lightning.pytorch", reason="the extra [lightning] is not installed")

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from mtlweights import Balancer, strategies
 from mtlweights.integrations.huggingface import MultiTaskTrainer
-from tests.integrations.tiny import TASKS, TinyBert, collate, examples
+from tests.tiny import TASKS, TinyBert, collate, examples
 from tests.toys import backward
 
 peft = pytest.importorskip("peft", reason="the extra [peft] is not installed")

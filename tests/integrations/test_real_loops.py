@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/loops run on real data, and balancing adds to them what the page says."""
+"""The scripts of examples/ run on real data, and balancing adds to them what the page says."""
 
 import json
 import re
@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 
-from tests.integrations.tiny import ROOT
+from tests.tiny import ROOT
 
-FOLDER = ROOT / "benchmarks" / "loops"
+FOLDER, RESULTS = ROOT / "examples", ROOT / "benchmarks" / "loops"
 PAGE = (ROOT / "docs" / "real_loops.md").read_text(encoding="utf-8")
-RUN = runpy.run_path(str(FOLDER / "run.py"))
+RUN = runpy.run_path(str(RESULTS / "run.py"))
 SCRIPTS = {"lightning_table": "uw", "trainer_tokens": "pcgrad", "plain_bert": "nash_mtl"}
 STEPS = {"lightning_table": 1, "trainer_tokens": 2, "plain_bert": 1}  # of 24 examples
 
@@ -35,9 +35,9 @@ def test_as_many_lines_are_marked_as_the_page_says(script):
 
 
 def test_the_page_shows_the_scripts_and_the_results_there_are():
-    results = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((RESULTS / "results.json").read_text(encoding="utf-8"))
     assert RUN["replaced"](PAGE, results) == PAGE
-    assert RUN["table"](results) in (FOLDER / "results.md").read_text(encoding="utf-8")
+    assert RUN["table"](results) in (RESULTS / "results.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning")

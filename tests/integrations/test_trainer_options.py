@@ -8,7 +8,7 @@ from transformers import BertModel, BertPreTrainedModel, Trainer
 from mtlweights import Balancer
 from mtlweights.integrations.huggingface import MultiTaskTrainer
 from tests.integrations.test_huggingface import arguments, counted
-from tests.integrations.tiny import TASKS, TinyBert, assert_close, bert_config, examples, weights_of
+from tests.tiny import TASKS, TinyBert, assert_close, bert_config, examples, weights_of
 
 CHECKPOINTING = {"activation_checkpointing": True}
 COMPILE = {"torch_compile": True, "torch_compile_backend": "aot_eager"}
