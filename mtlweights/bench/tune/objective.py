@@ -25,7 +25,7 @@ from ..results import RUNS, read_result, write_result
 from ..run import describe, environment, execute
 from ..runspec import RunSpec
 from .cost import Cost
-from .sampling import ARM
+from .sampling import ARM, FIRST
 from .space import EQUAL, Space
 from .storage import is_of_storage
 
@@ -167,7 +167,7 @@ class Objective:
 
 
 class _Reports:
-    """Tells the pruner the best mean gain so far, epoch by epoch."""
+    """Tells the pruner the best mean gain so far, epoch by epoch; what comes first is never pruned."""
 
     def __init__(self, trial: optuna.Trial, tasks: Mapping[str, Task], single: Mapping[str, float]) -> None:
         self.trial, self.tasks = trial, tasks
@@ -180,7 +180,7 @@ class _Reports:
             score = row.get("score")
             self.best = self.best if score is None else max(self.best, score)
             self.trial.report(self.best - self.alone, step=self.done)
-        if self.trial.should_prune():
+        if FIRST not in self.trial.user_attrs and self.trial.should_prune():
             raise optuna.TrialPruned
 
 

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ...train.settings import one_of
 
+FIRST = "first"  #: user attribute of the trials that come first: they run to their end
 ARM = "arm"  #: user attribute of a trial that is no draw from the space but an arm to compare with
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

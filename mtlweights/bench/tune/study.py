@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ...files.escapes import visible
 from .heartbeat import RETRY_OF, TRIES, Watch, beating, hand_on
 from .objective import Aim
-from .sampling import ARM, Seeded, make_pruner
+from .sampling import ARM, FIRST, Seeded, make_pruner
 from .space import Space
 from .storage import is_of_storage
 
@@ -86,7 +86,7 @@ def identity_of(space: Space, aim: Aim) -> dict[str, Any]:
 def enqueue_first(study: optuna.Study, space: Space, trials: int) -> None:
     """Queue every strategy's defaults and equal weights, as far as ``trials`` go, if not yet there."""
     for arm, parameters in space.first()[:trials]:
-        attributes = {} if arm is None else {ARM: arm}
+        attributes = {FIRST: True} if arm is None else {FIRST: True, ARM: arm}
         study.enqueue_trial(parameters, attributes, skip_if_exists=True)
 
 
