@@ -42,7 +42,7 @@ def direction(strategy, rows, losses=None):
         keep_rows(strategy, rows.shape[1])
         out = strategy.direction(torch.from_numpy(rows), torch.from_numpy(losses))
         return (out[0] if isinstance(out, tuple) else out).numpy()
-    weights = strategy.weights(rows @ rows.T, losses)
+    weights = strategy.weights(rows @ rows.T, losses, np.arange(len(losses)))
     return (weights[0] if isinstance(weights, tuple) else weights) @ rows
 
 

@@ -231,7 +231,9 @@ def test_shared_chooses_where_to_measure_and_not_what_is_weighted(choose):
     gram = np.array(
         [[sum((a * b).sum().item() for a, b in zip(r[:2], q[:2], strict=True)) for q in rows] for r in rows]
     )
-    assert weights == pytest.approx(list(strategies.get("mgda")(2).weights(gram, np.ones(2))), rel=1e-4)
+    assert weights == pytest.approx(
+        list(strategies.get("mgda")(2).weights(gram, np.ones(2), np.arange(2))), rel=1e-4
+    )
     assert first.grad.allclose(sum(w * r[2] for w, r in zip(weights, rows, strict=True)), atol=1e-6)
 
 
@@ -284,7 +286,7 @@ def test_jacobian_strategy():
     class Halves(strategies.JacobianStrategy):
         """Half of each row's sum; weights for the heads on request."""
 
-        def direction(self, jacobian, losses, present=None):
+        def direction(self, jacobian, losses, present):
             return 0.5 * jacobian.sum(0), torch.full_like(losses, 0.5)
 
     for heads, factor in (("plain", 1.0), ("weighted", 0.5)):
@@ -304,7 +306,7 @@ def test_jacobian_strategy():
 
 def test_weights_for_trunk_and_heads_apart():
     class Pair(strategies.GramStrategy):
-        def weights(self, gram, losses, present=None):
+        def weights(self, gram, losses, present):
             return np.full(len(losses), 2.0), np.full(len(losses), 3.0)
 
     plain = toy()
@@ -370,10 +372,12 @@ def test_smoothing_mixes_in_the_last_weights():
 
 def test_validation_rows_join_the_next_gramian():
     class Follow(strategies.GramStrategy):
-        validation_rows = True
+        def lookahead(self, present):
+            return None
+
         sizes: list = []  # noqa: RUF012
 
-        def weights(self, gram, losses, present=None):
+        def weights(self, gram, losses, present):
             self.sizes.append((gram.shape, len(losses)))
             self.cross = gram[:2, 2:]
             return np.ones(2)

@@ -388,7 +388,7 @@ class Mine(LossStrategy):
     def __init__(self, n_tasks, *, alpha=1.0):
         super().__init__(n_tasks)
         {init}
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return losses.sum()
 """
 

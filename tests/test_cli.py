@@ -321,7 +321,7 @@ MINE = """
 import beside
 from mtlweights.strategies import LossStrategy
 class Largest(LossStrategy):
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return losses.max()
 """
 

@@ -105,7 +105,7 @@ def test_nash_mtl_misses_its_equation(rows, wrong):
     rows = np.array(rows, dtype=np.float64)
     found, ours = both("nash_mtl", aggregation.NashMTL(2, max_norm=0.0), rows)
     assert found == pytest.approx(wrong, abs=1e-4)
-    weights = make("nash_mtl", 2).weights(rows @ rows.T, np.ones(2))
+    weights = make("nash_mtl", 2).weights(rows @ rows.T, np.ones(2), np.arange(2))
     assert weights * (rows @ ours) == pytest.approx([1, 1], rel=1e-9)
     assert np.linalg.norm(ours) == pytest.approx(math.sqrt(2), rel=1e-9)
     assert abs(np.linalg.norm(found) - math.sqrt(2)) > 0.1 or abs(found - ours).max() > 0.1
@@ -205,7 +205,9 @@ def test_sdmgrad_jumps_between_corners():
     rows = np.array([[1.0, 0, 0], [0, 1.5, 0], [0.4, 0.4, 1]])
     stacked, gram = np.vstack([rows] * 3), rows @ rows.T
     found = SDMGradWeighting(lambda_=0.0)(torch.from_numpy(gram)).numpy()
-    ours = make("sdmgrad", 3, regularisation=0.0).weights(stacked @ stacked.T, np.ones(3))[0][6:]
+    ours = make("sdmgrad", 3, regularisation=0.0).weights(stacked @ stacked.T, np.ones(3), np.arange(3))[0][
+        6:
+    ]
     least = 1 / (np.linalg.solve(gram, np.ones(3)).sum())  # inside the simplex, where G w is constant
     assert found @ gram @ found > 1.5 * least
     assert ours @ gram @ ours == pytest.approx(least, rel=1e-3)

@@ -71,7 +71,7 @@ def in_three_batches(rows, steps=1):
     def ask(strategy):
         stacked = np.vstack([rows] * 3).astype(float)
         for _ in range(steps):
-            trunk, heads = strategy.weights(stacked @ stacked.T, np.ones(len(rows)))
+            trunk, heads = strategy.weights(stacked @ stacked.T, np.ones(len(rows)), np.arange(len(rows)))
         assert heads == pytest.approx([1 / 3] * len(stacked))
         assert not trunk[: 2 * len(rows)].any()
         return trunk[2 * len(rows) :]
@@ -95,7 +95,9 @@ def second_moment(strategy):
     for step in range(1500):
         strategy.step.fill_(step)
         gram = isinstance(strategy, strategies.GramStrategy)
-        found = strategy.weights(np.eye(2), np.ones(2)) if gram else weights((1.0, 1.0))(strategy)
+        found = (
+            strategy.weights(np.eye(2), np.ones(2), np.arange(2)) if gram else weights((1.0, 1.0))(strategy)
+        )
         squares.append(found[0] ** 2)
     return np.mean(squares)
 
@@ -111,12 +113,12 @@ def mean_direction(rows):
 
 def gradnorm_step(strategy):
     """One step of plain descent at 0.025, after losses that were all 1."""
-    strategy.weights(np.eye(2), np.ones(2))
-    strategy.weights(np.diag([4.0, 1.0]), np.array([0.5, 1.0]))
+    strategy.weights(np.eye(2), np.ones(2), np.arange(2))
+    strategy.weights(np.diag([4.0, 1.0]), np.array([0.5, 1.0]), np.arange(2))
     with torch.no_grad():
         strategy.w -= 0.025 * strategy.w.grad
     strategy.project(torch.ones(2, dtype=torch.bool))
-    return strategy.weights(np.eye(2), np.ones(2))
+    return strategy.weights(np.eye(2), np.ones(2), np.arange(2))
 
 
 def famo_gradient(strategy):
@@ -128,7 +130,7 @@ def famo_gradient(strategy):
 def hypergradient(strategy):
     """Two task losses and one validation loss, linear in theta: rows g_1, g_2 and the validation row."""
     rows = np.array([[1.0, 0], [0, 2], [3, 1]])
-    strategy.weights(rows @ rows.T, np.array([1.0, 1, 7]))
+    strategy.weights(rows @ rows.T, np.array([1.0, 1, 7]), np.arange(2))
     return strategy.w.grad.tolist()
 
 
@@ -250,7 +252,21 @@ KNOWN = [
     ),
     ("cosmos", 3, {}, value, 2.766200, "paper's formula, measured on TorchJD"),
     ("pbi", 3, {}, value, 34.124608, "paper's formula, measured on TorchJD"),
+    (
+        "softadapt", 2, {}, after((4.0, 1.0), then=weights((2.0, 1.0))), softmax(np.array([-0.2, 0])),
+        "by hand: changes -2 and 0",
+    ),
+    (
+        "relobralo", 2, {"alpha": 0.0}, after((4.0, 1.0), then=weights((2.0, 1.0))),
+        2 * softmax(np.array([0.5, 1])), "by hand: ratios 1/2 and 1",
+    ),
+    ("group_dro", 2, {"eta": 1.0}, weights((1.0, 2.0)), softmax(np.array([1.0, 2])), "by hand, from equal q"),
     ("gradnorm", 2, {}, gradnorm_step, (0.962025, 1.037975), "paper by hand: (.95, 1.025), rescaled"),
+    ("norm_balance", 2, {"decay": 0.0}, on(C), (11, 11), "by hand: both at the length 1 + 10"),
+    ("ntk", 2, {}, on(C, (1.0, 4.0)), (26, 10.4), "by hand: rates 1/4 and 25/4"),
+    ("ntkmtl", 2, {}, on(C), (math.sqrt(101), math.sqrt(101)), "by hand: unit gradients at sqrt(1 + 100)"),
+    ("encodec", 2, {"preference": (1, 3)}, on(C), (0.25, 0.75), "paper, equation 5: shares of 1"),
+    ("vqgan", 2, {}, on(C), (1, 1), "paper, equation 7: the second at the length of the first"),
     ("pcgrad", 2, {}, on(A), (0.75, 1.299038), "authors' rule, closed form for T = 2"),
     ("pcgrad", 2, {}, on(B), (1, 2), "authors' rule, closed form for T = 2"),
     ("mgda", 2, {}, on(B), (0.2, 0.6), "closed form for T = 2"),
@@ -282,6 +298,11 @@ KNOWN = [
         "pcd", 2, {"tau": 0.5}, on(C), (2 / math.sqrt(5), 1 / math.sqrt(5)),
         "by hand: u_1 + u_2 / 2 at length 1",
     ),
+    ("gcs", 2, {}, on(A), (1, 0), "paper: at 120 degrees the auxiliary gradient is dropped"),
+    (
+        "gradcraft", 2, {"margin": 0.0}, on(B), (0.5, (1 + ROOT2) / 2),
+        "by hand: (2, 0) and (-1, 1) sqrt(2), each without its part against the other",
+    ),
     ("krum", 4, {}, on([[1, 0], [1.2, 0], [0.8, 0.1], [9, 9]]), (1, 0), "by hand: .04 + .05, next .04 + .17"),
     ("random_grad", 2, {}, second_moment, sigmoid_moment, "integral of the softmax of two normals", 0.02),
     (
@@ -297,8 +318,13 @@ KNOWN = [
         softmax(np.array([1, 0.04])),
         "by hand: shortfalls 1 and 0.2, squared",
     ),
+    (
+        "pivrg", 2, {}, after(scores=(0.0, 1.0), then=on(((1, 0), (0, 4)))),
+        ((4 / 3) ** (1 / 3), 4 * (2 / 3 / 256) ** (1 / 3)), "by hand: w_i |g_i|^2 = (p_i / w_i)^(1/2)",
+    ),
     ("auto_lambda", 2, {"eta": 0.1}, hypergradient, (-0.3, -0.2), "by hand: -eta g_i . g_val"),
     ("db_mtl", 2, {}, on(B), (2 - ROOT2, ROOT2), "by hand; LibMTL's is 1 - beta times as long at first"),
+    ("lra", 2, {"alpha": 1.0}, on(((4, -1), (1, 0))), (12, -1), "by hand: max 4 over mean 1/2"),
     ("metabalance", 2, {}, on(B), (2 - 1.289949, 1.289949), "authors' code, measured"),
     ("adatask", 5, {"betas": (0.0, 0.0)}, on(FIVE), lambda: sign_counts(FIVE), "Adam without memory: signs"),
     ("moco", 2, {"gamma": 0.3, "decay": 0.0}, on(B, steps=300), (0.2, 0.6), "on a constant Jacobian: MGDA"),

@@ -165,7 +165,7 @@ def balanced(name, model=None):
 @pytest.mark.parametrize("name", ALL)
 def test_the_scalar_is_a_function_of_the_leaves(name):
     """``inputs=``, ``autograd.grad``, a term on the same forward pass, a second balancer on it."""
-    batches = getattr(strategies.get(name), "batches", 1)
+    batches = strategies.get(name).batches
     if batches > 1:
         return several_batches(name)
     model, balancer = balanced(name)

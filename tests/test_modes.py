@@ -26,7 +26,7 @@ T = 3
 class Probe(GramStrategy):
     """Weights that move smoothly with every entry of the Gramian."""
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         self.seen = gram.copy()
         self.precision = torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")
         return 1 + gram.sum(1) / (1e-30 + np.trace(gram))
@@ -228,7 +228,7 @@ def plainly(model, seed=1):
     rows = naive_rows(losses.values(), [p for _, p in named])
     shared = [c for c in range(len(named)) if sum(row[c] is not None for row in rows) >= 2]
     gram = naive_gram(rows, shared)
-    weights = Probe(T).weights(gram, None)
+    weights = Probe(T).weights(gram, None, np.arange(T))
     out = dict.fromkeys(n for n, _ in model.named_parameters())
     for c, (name, _) in enumerate(named):
         each = weights if c in shared else np.ones(T)
@@ -393,7 +393,7 @@ def at_features(model, seed=1):
     rows = torch.stack(
         [torch.autograd.grad(loss, h, retain_graph=True)[0].flatten().double() for loss in losses]
     )
-    weights = Probe(T).weights((rows @ rows.T).numpy(), None)
+    weights = Probe(T).weights((rows @ rows.T).numpy(), None, np.arange(T))
     model.zero_grad()
     sum(w * loss for w, loss in zip(weights, losses, strict=True)).backward()
     gradients = gradients_of(model)

@@ -243,7 +243,7 @@ def test_modo_over_ten_steps(n_tasks):
     for step in range(10):
         one, two, three = three_batches(n_tasks, step)
         stacked = np.vstack([one, two, three])
-        trunk, _ = strategy.weights(stacked @ stacked.T, np.ones(n_tasks))
+        trunk, _ = strategy.weights(stacked @ stacked.T, np.ones(n_tasks), np.arange(n_tasks))
         expected = weighting(torch.from_numpy(one @ two.T)).numpy()
         assert trunk == pytest.approx([0] * 2 * n_tasks + expected.tolist(), abs=1e-9)
     assert expected.std() > 1e-3
@@ -258,7 +258,9 @@ def test_sdmgrad_on_its_own_scale(n_tasks):
         roots = np.sqrt(np.clip((one * two).sum(axis=1), 0, None))
         lr = 0.3 * norms.mean() ** 2 / roots.mean() ** 2
         stacked = np.vstack([one, two, three])
-        trunk, _ = make("sdmgrad", n_tasks, lr=lr).weights(stacked @ stacked.T, np.ones(n_tasks))
+        trunk, _ = make("sdmgrad", n_tasks, lr=lr).weights(
+            stacked @ stacked.T, np.ones(n_tasks), np.arange(n_tasks)
+        )
         expected = SDMGradWeighting(lr=0.3)(torch.from_numpy(one @ two.T)).numpy()
         assert trunk == pytest.approx([0] * 2 * n_tasks + expected.tolist(), abs=1e-6)
         assert expected.std() > 1e-3

@@ -19,7 +19,7 @@ OPPOSED = ["nash_mtl", "fairgrad", "config", "upgrad", "dualproj"]
 class Probe(GramStrategy):
     """Keeps the Gramian it is given."""
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         self.seen = gram
         return np.ones(len(gram))
 
@@ -37,10 +37,11 @@ class Stacked(Probe):
 class Validated(Probe):
     """The rows of as many validation losses below those of the tasks."""
 
-    validation_rows = True
+    def lookahead(self, present):
+        return None
 
-    def weights(self, gram, losses, present=None):
-        return super().weights(gram, losses)[::2]
+    def weights(self, gram, losses, present):
+        return super().weights(gram, losses, np.arange(len(losses)))[::2]
 
 
 def exact(rows):
@@ -329,8 +330,8 @@ WHOLE = [
     name
     for name in strategies.names()
     if issubclass(strategies.get(name), (GramStrategy, JacobianStrategy))
-    and getattr(strategies.get(name), "batches", 1) == 1
-    and not getattr(strategies.get(name), "validation_rows", False)
+    and strategies.get(name).batches == 1
+    and "validate" not in strategies.get(name).hooks()
     and name != "graddrop"  # draws other numbers in float64
 ]
 

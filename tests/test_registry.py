@@ -21,7 +21,7 @@ from mtlweights.strategies import LossStrategy, Strategy
 import numpy as np
 class Halved(LossStrategy):
     "Half the sum."
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return losses.sum() / 2
 class Unfinished(LossStrategy):
     "No combine."

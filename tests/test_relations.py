@@ -24,13 +24,12 @@ class Drive:
         self.strategy, self.key = strategy, torch.zeros(strategy.n_tasks, n_elements)
         self.weights = None
 
-    def step(self, jacobian, present=None):
-        at = slice(None) if present is None else present
+    def step(self, jacobian, present=slice(None)):
         jacobian = torch.as_tensor(np.asarray(jacobian), dtype=torch.float32)
-        self.strategy.rows, self.strategy.sizes = {"key": self.key[at]}, [jacobian.shape[1]]
+        self.strategy.rows, self.strategy.sizes = {"key": self.key[present]}, [jacobian.shape[1]]
         direction, weights = self.strategy.direction(jacobian, torch.ones(len(jacobian)), present)
         self.key = self.key.clone()
-        self.key[at] = self.strategy.rows["key"]
+        self.key[present] = self.strategy.rows["key"]
         self.weights = weights.double().numpy()
         return direction.double().numpy()
 

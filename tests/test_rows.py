@@ -20,7 +20,7 @@ class Averaged(JacobianStrategy):
     row_state = ("mean",)
     tensor_state = ("hits",)
 
-    def direction(self, jacobian, losses, present=None):
+    def direction(self, jacobian, losses, present):
         self.rows["mean"] = self.rows["mean"] + 0.5 * (jacobian - self.rows["mean"])
         pieces = jacobian.split(self.sizes, 1)
         self.rows["hits"] = self.rows["hits"] + torch.stack([p.any(1) for p in pieces], 1)
@@ -135,7 +135,7 @@ def test_rows_of_another_strategy_or_shape_are_refused():
         row_state = ("other",)
 
     class Wrong(Averaged):
-        def direction(self, jacobian, losses, present=None):
+        def direction(self, jacobian, losses, present):
             self.rows["mean"] = jacobian[:, :3]
             return jacobian.sum(0)
 
@@ -154,7 +154,7 @@ class Double(GramStrategy):
 
     batches = 2
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         m = len(gram) // 2
         Double.seen = gram.copy(), losses.copy(), present
         return np.concatenate([np.zeros(m), gram[:m, m:].sum(1)])
@@ -217,7 +217,7 @@ def test_non_finite_loss_in_one_batch_spoils_the_step():
 
 def test_weights_that_are_not_finite_spoil_every_row():
     class Broken(Double):
-        def weights(self, gram, losses, present=None):
+        def weights(self, gram, losses, present):
             return np.array([0.0, 0.0, np.nan, 1.0]), np.full(4, 0.5)
 
     model = toy(2)
@@ -254,20 +254,19 @@ def test_batches_go_with_a_fitting_number_of_micro_batches_and_no_held_weights()
 class Validated(GramStrategy):
     """Remembers its input; looks ``ahead`` along the plain sum."""
 
-    validation_rows = True
     measured_at = "all"
 
     def __init__(self, n_tasks, *, ahead=0.0):
         super().__init__(n_tasks)
         self.ahead = ahead
 
-    def lookahead(self, present=None):
-        m = self.n_tasks if present is None else len(present)
+    def lookahead(self, present):
+        m = len(present)
         return np.full(m, self.ahead) if self.ahead else None
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         Validated.seen = gram.copy(), losses.copy()
-        return np.ones(self.n_tasks if present is None else len(present))
+        return np.ones(len(present))
 
 
 @pytest.mark.parametrize("ahead", [0.0, 0.1])
@@ -335,3 +334,11 @@ def test_own_update_rule_inside_adam_warns():
     ):
         with pytest.warns(UserWarning, match="Own scales its own updates: train with torch.optim.SGD"):
             balancer.attach(optimizer)
+
+
+def test_rows_of_parameters_that_are_no_more_are_let_go():
+    balancer = Balancer(Averaged, names(2))
+    for seed in range(6):
+        model = toy(2)
+        train(model, balancer, torch.optim.SGD(model.parameters(), lr=0.1), [seed, seed + 1])
+    assert all(len(rows) <= 2 * len(shared_of(model)) for rows in balancer.state_dict()["rows"].values())

@@ -30,7 +30,7 @@ def make(name, n_tasks, **hyperparameters):
 def direction(name, *gradients, **hyperparameters):
     jacobian = np.array(gradients, dtype=np.float64)
     strategy = make(name, len(jacobian), **hyperparameters)
-    weights = strategy.weights(jacobian @ jacobian.T, np.ones(len(jacobian)))
+    weights = strategy.weights(jacobian @ jacobian.T, np.ones(len(jacobian)), np.arange(len(jacobian)))
     return weights @ jacobian
 
 
@@ -38,8 +38,9 @@ def direction(name, *gradients, **hyperparameters):
 
 
 def gradnorm_step(norms, losses, initial, alpha=1.5, present=None):
+    present = np.arange(len(norms)) if present is None else present
     strategy = make("gradnorm", len(initial), alpha=alpha)
-    strategy.weights(np.eye(len(initial)), np.array(initial, dtype=np.float64))
+    strategy.weights(np.eye(len(initial)), np.array(initial, dtype=np.float64), np.arange(len(initial)))
     strategy.weights(np.diag(np.square(norms)), np.array(losses, dtype=np.float64), present)
     return strategy
 
@@ -52,7 +53,7 @@ def test_gradnorm_gradient():
 def test_gradnorm_gradient_is_of_the_unweighted_norm():
     strategy = make("gradnorm", 2)
     strategy.w.data = torch.tensor([0.4, 1.6], dtype=torch.float64)
-    strategy.weights(np.diag([4.0, 1.0]), np.ones(2))  # G = (.8, 1.6)
+    strategy.weights(np.diag([4.0, 1.0]), np.ones(2), np.arange(2))  # G = (.8, 1.6)
     assert strategy.w.grad.tolist() == [-2, 1]
 
 
@@ -62,7 +63,9 @@ def test_gradnorm_step_and_rescaling():
         strategy.w -= 0.025 * strategy.w.grad
     strategy.project(torch.ones(2, dtype=torch.bool))
     assert strategy.w.tolist() == pytest.approx([0.962025, 1.037975], abs=1e-6)
-    assert strategy.weights(np.eye(2), np.ones(2)) == pytest.approx([0.962025, 1.037975], abs=1e-6)
+    assert strategy.weights(np.eye(2), np.ones(2), np.arange(2)) == pytest.approx(
+        [0.962025, 1.037975], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("n_tasks", [2, 3, 7])
@@ -75,7 +78,7 @@ def test_gradnorm_initial_losses_are_those_first_seen():
     strategy = make("gradnorm", 3)
     strategy.weights(np.eye(2), np.array([4.0, 6.0]), np.array([0, 2]))
     assert strategy.initial.tolist() == pytest.approx([4, math.nan, 6], nan_ok=True)
-    strategy.weights(np.eye(3), np.array([1.0, 5.0, 2.0]))
+    strategy.weights(np.eye(3), np.array([1.0, 5.0, 2.0]), np.arange(3))
     assert strategy.initial.tolist() == [4, 5, 6]
 
 
@@ -151,15 +154,15 @@ def test_pcgrad_orders_are_fresh_permutations_of_the_others():
 def test_mgda_normalises_only_to_find_the_weights(normalisation, expected):
     """Case B with losses (1, 2), which halve g_2; the weights are for the raw gradients."""
     gram = np.array([[4.0, -2.0], [-2.0, 2.0]])
-    weights = make("mgda", 2, normalisation=normalisation).weights(gram, np.array([1.0, 2.0]))
+    weights = make("mgda", 2, normalisation=normalisation).weights(gram, np.array([1.0, 2.0]), np.arange(2))
     assert weights == pytest.approx(expected)
 
 
 def test_mgda_loss_plus_is_both():
     gram, losses = np.array([[4.0, -2.0], [-2.0, 2.0]]), np.array([1.0, 2.0])
-    both = make("mgda", 2, normalisation="loss+").weights(gram, losses)
+    both = make("mgda", 2, normalisation="loss+").weights(gram, losses, np.arange(len(losses)))
     divisor = losses * np.sqrt([4, 2])
-    by_hand = make("mgda", 2).weights(gram / np.outer(divisor, divisor), losses)
+    by_hand = make("mgda", 2).weights(gram / np.outer(divisor, divisor), losses, np.arange(len(losses)))
     assert both == pytest.approx(by_hand)
 
 
@@ -170,5 +173,5 @@ def test_mgda_takes_no_negative_losses_where_they_divide():
     }
     assert found == {"none": False, "l2": False, "loss": True, "loss+": True}
     strategy = make("mgda", 2, normalisation="loss")
-    noise = strategy.weights(np.eye(2), np.array([1.0, -1e-9]))
-    assert noise.tolist() == strategy.weights(np.eye(2), np.array([1.0, 0.0])).tolist()
+    noise = strategy.weights(np.eye(2), np.array([1.0, -1e-9]), np.arange(2))
+    assert noise.tolist() == strategy.weights(np.eye(2), np.array([1.0, 0.0]), np.arange(2)).tolist()

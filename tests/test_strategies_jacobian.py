@@ -29,15 +29,14 @@ class Run:
     def step(self, jacobian, losses=None, present=None, commit=True):
         jacobian = torch.as_tensor(np.array(jacobian), dtype=self.dtype)
         losses = torch.ones(len(jacobian)) if losses is None else torch.tensor(losses, dtype=torch.float32)
-        index = None if present is None else np.array(present)
-        at = slice(None) if present is None else index
+        at = slice(None) if present is None else np.array(present)
         T, P, s = self.strategy.n_tasks, jacobian.shape[1], self.strategy
         s.sizes = [P] if self.sizes is None else self.sizes
         for states, width in ((s.row_state, P), (s.tensor_state, len(s.sizes))):
             for key in states:
                 self.kept.setdefault(key, jacobian.new_zeros(T, width))
         s.rows = {key: x[at] for key, x in self.kept.items()}
-        out = s.direction(jacobian, losses, index)
+        out = s.direction(jacobian, losses, at)
         d, self.weights = out if isinstance(out, tuple) else (out, None)
         assert d.shape == (P,) and d.dtype == jacobian.dtype
         if commit:

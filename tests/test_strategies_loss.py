@@ -15,7 +15,7 @@ def make(name, n_tasks, **hyperparameters):
     return strategies.get(name)(n_tasks, **hyperparameters)
 
 
-def loss_weights(strategy, losses=LOSSES, present=None):
+def loss_weights(strategy, losses=LOSSES, present=slice(None)):
     """(objective, weights) of a loss strategy: the weights are the objective's gradient."""
     losses = torch.tensor(losses, dtype=torch.float64, requires_grad=True)
     value = strategy.combine(losses, present)
@@ -69,11 +69,11 @@ def test_fixed_refuses(n_tasks, alpha, message):
 # random
 
 
-def random_weights(n_tasks, step, seed=0, present=None):
+def random_weights(n_tasks, step, seed=0, present=slice(None)):
     strategy = make("random", n_tasks)
     strategy.seed = seed
     strategy.step.fill_(step)
-    losses = [1.0] * (n_tasks if present is None else len(present))
+    losses = np.ones(n_tasks)[present]
     return loss_weights(strategy, losses, present)[1]
 
 

@@ -259,3 +259,24 @@ def test_clusters_are_the_best_of_all():
         means = cluster_means(torch.tensor(x), int(k)).numpy()
         assert len(np.unique(means)) <= k
         assert ((x - means) ** 2).sum() == pytest.approx(best, rel=1e-9, abs=1e-12 * x.max() ** 2)
+
+
+# any unit of the losses
+
+
+def weights_in_float32(name, losses):
+    losses = torch.tensor(losses, dtype=torch.float32, requires_grad=True)
+    (found,) = torch.autograd.grad(make(name, 2).combine(losses, None), losses)
+    return found.double().numpy()
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-12, 1e12, 210e9**2])
+def test_the_weights_of_pbi_do_not_depend_on_the_unit(scale):
+    assert weights_in_float32("pbi", [3 * scale, scale]) == pytest.approx([3 * 2**0.5, -2 * 2**0.5])
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-12])
+def test_the_cosine_of_cosmos_does_not_depend_on_the_unit(scale):
+    """d cos / d l_i = (r_i - cos |r| l_i / |l|) / (|r| |l|): the penalty's weight is one over the unit."""
+    found = weights_in_float32("cosmos", [3 * scale, scale])
+    assert found * scale == pytest.approx([0.0447213595, -0.1341640786], rel=1e-5)

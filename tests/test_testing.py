@@ -19,6 +19,7 @@ class Averages(LossStrategy):
     """Inverse mean losses: a sound strategy with state, from which broken ones are made."""
 
     family = "loss"
+    space = {}  # noqa: RUF012
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
@@ -27,11 +28,10 @@ class Averages(LossStrategy):
         self.rate = rate
         self.register_buffer("mean", torch.zeros(n_tasks))
 
-    def combine(self, losses, present=None):
-        index = slice(None) if present is None else present
-        old, new = self.mean[index], losses.detach().to(self.mean)
-        self.mean[index] = torch.where(old > 0, old + self.rate * (new - old), new)
-        mean = self.mean[index]
+    def combine(self, losses, present):
+        old, new = self.mean[present], losses.detach().to(self.mean)
+        self.mean[present] = torch.where(old > 0, old + self.rate * (new - old), new)
+        mean = self.mean[present]
         return (losses / torch.where(mean > 0, mean, 1.0)).sum()
 
 
@@ -39,30 +39,31 @@ class Learned(GramStrategy):
     """Weights that grow where the gradient is short, by a learned parameter."""
 
     family = "gradient norm"
+    space = {}  # noqa: RUF012
     properties = EQUAL
 
     def __init__(self, n_tasks):
         super().__init__(n_tasks)
         self.log_weight = nn.Parameter(torch.zeros(n_tasks, dtype=torch.float64))
 
-    def weights(self, gram, losses, present=None):
-        index = np.arange(self.n_tasks) if present is None else present
+    def weights(self, gram, losses, present):
         norms = np.sqrt(np.diag(gram))
         gradient = np.zeros(self.n_tasks)
-        gradient[index] = np.sign(norms - norms.mean()) * norms
+        gradient[present] = np.sign(norms - norms.mean()) * norms
         self.log_weight.grad = torch.from_numpy(gradient)
-        return np.exp(self.log_weight.detach().numpy()[index])
+        return np.exp(self.log_weight.detach().numpy()[present])
 
 
 class Stochastic(GramStrategy):
     """Two batches: the weights of the first one's gradients, from the second's."""
 
     family = "stochastic"
+    space = {}  # noqa: RUF012
     batches = 2
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         m = len(losses)
         norms = np.sqrt(np.diag(gram))[m:]
         first = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
@@ -73,15 +74,15 @@ class LooksAhead(GramStrategy):
     """Weights by how much of the validation losses' gradients each gradient has."""
 
     family = "validation"
-    validation_rows = True
+    space = {}  # noqa: RUF012
     needs = ("validate",)
     properties = EQUAL
 
-    def lookahead(self, present=None):
-        return np.full(self.n_tasks if present is None else len(present), 0.1)
+    def lookahead(self, present):
+        return np.full(len(present), 0.1)
 
-    def weights(self, gram, losses, present=None):
-        m = self.n_tasks if present is None else len(present)
+    def weights(self, gram, losses, present):
+        m = len(present)
         assert gram.shape == (len(losses), len(losses))
         along = np.maximum(gram[:m, m:].sum(1), 0.0)
         return 1 + along / along.max() if along.any() else np.ones(m)
@@ -91,11 +92,12 @@ class Momentum(JacobianStrategy):
     """The sum of every task's averaged gradient; rows of state."""
 
     family = "memory"
+    space = {}  # noqa: RUF012
     properties = EQUAL
     row_state = ("average",)
     tensor_state = ("count",)
 
-    def direction(self, jacobian, losses, present=None):
+    def direction(self, jacobian, losses, present):
         assert sum(self.sizes) == jacobian.shape[1]
         self.rows["average"] = 0.9 * self.rows["average"] + jacobian
         self.rows["count"] = self.rows["count"] + 1
@@ -109,7 +111,7 @@ class ReplacesABuffer(Learned):
         super().__init__(n_tasks)
         self.register_buffer("count", torch.ones((), dtype=torch.float64))
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         self.count = self.count + 1
         return super().weights(gram, losses, present) * float(self.count)
 
@@ -138,7 +140,7 @@ def broken(**fails):
 
 @broken(inputs_unchanged="ChangesItsLosses changed its input 'losses' in place")
 class ChangesItsLosses(Averages):
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         value = super().combine(losses, present)
         losses.data.mul_(2)
         return value
@@ -146,7 +148,7 @@ class ChangesItsLosses(Averages):
 
 @broken(inputs_unchanged="ChangesItsGramian changed its input 'gram' in place")
 class ChangesItsGramian(Learned):
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         out = super().weights(gram, losses, present)
         gram *= 2
         return out
@@ -167,7 +169,7 @@ class ChangesItsRows(Momentum):
     scale_degree = None
     properties = frozenset()
 
-    def direction(self, jacobian, losses, present=None):
+    def direction(self, jacobian, losses, present):
         self.rows["average"].mul_(0.9).add_(jacobian)
         return self.rows["average"].sum(0)
 
@@ -177,7 +179,7 @@ class DividesByZero(Learned):
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         super().weights(gram, losses, present)
         with np.errstate(all="ignore"):
             return 1 / np.sqrt(np.diag(gram))
@@ -187,7 +189,7 @@ class DividesByZero(Learned):
     finite="all gradients zero and all losses zero, 1 tasks: raised ValueError: losses should be positive"
 )
 class RefusesZeroLosses(Learned):
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         if not losses.any():
             raise ValueError("losses should be positive")
         return super().weights(gram, losses, present)
@@ -207,9 +209,9 @@ class ConsumesItsStream(Learned):
         super().__init__(n_tasks)
         self.rng = np.random.default_rng(0)
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         draws = self.rng.random(self.n_tasks)
-        return draws if present is None else draws[present]
+        return draws[present]
 
 
 @broken(resume="is .* uninterrupted, .* resumed")
@@ -221,7 +223,7 @@ class LosesABuffer(Averages):
 
 @broken(absent_tasks="present .*: state 'mean' of the absent task 0 moved")
 class MovesAbsentTasks(Averages):
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         self.mean.mul_(0.9)
         return super().combine(losses, present)
 
@@ -238,7 +240,7 @@ class AbsoluteEpsilon(Learned):
     scale_degree = 0
     properties = frozenset({"permutation_equivariant"})
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         super().weights(gram, losses, present)
         return 1 / np.sqrt(np.diag(gram) + 1e-8)
 
@@ -257,19 +259,19 @@ class FalseClaim(Learned):
 
 @broken(results="weights should return an ndarray of shape .1., found shape .1, 1.")
 class WrongShape(Learned):
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         return super().weights(gram, losses, present)[:, None]
 
 
 @broken(results="weights should return an ndarray of shape .1., found list")
 class NoArray(Learned):
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         return list(super().weights(gram, losses, present))
 
 
 @broken(results="combine should return a tensor of shape .., found shape .1.")
 class NoScalar(Averages):
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return super().combine(losses, present)[None]
 
 
@@ -279,13 +281,13 @@ class ReturnsItsState(Learned):
         super().__init__(n_tasks)
         self.register_buffer("share", torch.ones(n_tasks, dtype=torch.float64))
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         return self.share.numpy()
 
 
 @broken(no_host_read="combine reads a value on the host .item, float")
 class ReadsTheHost(Averages):
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         value = super().combine(losses, present)
         return value if losses.sum().item() > 0 else value * 0 + losses.sum() * 0
 
@@ -305,8 +307,8 @@ class RowsInAnAttribute(Momentum):
         super().__init__(n_tasks)
         self.before = {}
 
-    def direction(self, jacobian, losses, present=None):
-        names = range(self.n_tasks) if present is None else present.tolist()
+    def direction(self, jacobian, losses, present):
+        names = np.arange(self.n_tasks)[present].tolist()
         for i, row in zip(names, jacobian, strict=True):
             old = self.before.get(i, row * 0)
             self.before[i] = row + 0.9 * (old if old.shape == row.shape else row * 0)
@@ -318,7 +320,7 @@ class RowsInAnAttribute(Momentum):
 class UndeclaredSign(Learned):
     properties = frozenset({"permutation_equivariant"})
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         super().weights(gram, losses, present)
         return gram.sum(0) / max(np.trace(gram), 1e-300)
 
@@ -332,7 +334,7 @@ class ForgetsPresent(Averages):
         super().__init__(n_tasks, rate=rate)
         self.register_buffer("preference", torch.arange(1.0, n_tasks + 1))
 
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return (self.preference[: len(losses)] * losses).sum()
 
 

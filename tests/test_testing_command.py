@@ -22,6 +22,7 @@ class MyStrategy(GramStrategy):
     """Gives every task's gradient the same norm."""
 
     family = "gradient norm"
+    space = {}
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
@@ -29,7 +30,7 @@ class MyStrategy(GramStrategy):
         super().__init__(n_tasks)
         self.size = size
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         norms = np.sqrt(np.diag(gram))
         return np.divide(self.size, norms, out=np.zeros_like(norms), where=norms > 0)
 '''

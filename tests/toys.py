@@ -69,7 +69,7 @@ def losses_of(model, data, only=None):
 
 def backward(balancer, losses, counts=None, *, factor=1.0, path="backward"):
     """A step's backward on ``losses()``, once per batch that the strategy stacks."""
-    parts = getattr(balancer.strategy, "batches", 1)
+    parts = balancer.strategy.batches
     for _ in range(parts):
         if path == "call":
             (balancer(losses(), counts) * (factor / parts)).backward()
@@ -130,7 +130,7 @@ def naive_step(model, data, strategy, heads="paper", only=None):
     reach = [[r[c] is not None for r in rows] for c in range(len(named))]
     shared = [c for c, who in enumerate(reach) if sum(who) >= 2]
     present = np.array([int(k[1:]) for k in losses])
-    index = None if len(present) == strategy.n_tasks else present
+    index = slice(None) if len(present) == strategy.n_tasks else present
     values = np.array([loss.item() for loss in losses.values()])
     pieces = {}
     if isinstance(strategy, strategies.JacobianStrategy):
@@ -141,7 +141,7 @@ def naive_step(model, data, strategy, heads="paper", only=None):
             owner = named[shared[-1]][0].rpartition(".")[0]
             where = [c for c in shared if named[c][0].startswith(owner)]
         k = strategy.batches  # of the same data
-        trunk = strategy.weights(np.tile(naive_gram(rows, where), (k, k)), values, index)
+        trunk = strategy.weights(np.tile(naive_gram(rows, where), (k, k)), values, present)
         fold = [np.reshape(w, (k, -1)).sum(0) for w in (trunk if isinstance(trunk, tuple) else [trunk])]
         trunk = tuple(fold) if len(fold) > 1 else fold[0]
     else:
@@ -153,7 +153,7 @@ def naive_step(model, data, strategy, heads="paper", only=None):
     out = dict.fromkeys([n for n, _ in model.named_parameters()])
     for c, (name, _) in enumerate(named):
         weights = trunk if c in shared else head
-        terms = [w * r[c] for w, r in zip(weights, rows, strict=True) if r[c] is not None]
+        terms = [float(w) * r[c] for w, r in zip(weights, rows, strict=True) if r[c] is not None]
         out[name] = pieces[c].view_as(terms[0]) if c in pieces else sum(terms) if terms else None
     return out
 

@@ -187,7 +187,7 @@ def read(path: str) -> Results:
 
 def several(name: str) -> bool:
     """Whether the strategy's step is made of several batches."""
-    return getattr(strategies.get(name), "batches", 1) > 1
+    return strategies.get(name).batches > 1
 
 
 def outcome(test: str, results: Results) -> str:

@@ -65,7 +65,7 @@ def train(name: str, steps: int) -> dict[str, Any]:
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
     draws = torch.Generator().manual_seed(1)
     weights, state, times, resident = np.zeros(PERIODS), np.zeros(PERIODS), [], []
-    finite, batches = True, getattr(balancer.strategy, "batches", 1)
+    finite, batches = True, balancer.strategy.batches
     for step in range(steps):
         picked = torch.randint(512, (batches + 1, 16), generator=draws)
         period = PERIODS * step // steps

@@ -20,6 +20,7 @@ from planted import Network, Structure
 from torch import Tensor
 
 import mtlweights
+from mtlweights.strategies import Index
 from mtlweights.strategies.jacobian.contrastive import Contrastive
 from mtlweights.strategies.jacobian.variational import Variational
 
@@ -35,9 +36,9 @@ class Cosines:
         self.total, self.count = np.zeros((n_tasks, n_tasks)), np.zeros((n_tasks, n_tasks))
         self.last = np.zeros((n_tasks, n_tasks))
 
-    def add(self, jacobian: Tensor, present: np.ndarray | None) -> None:
+    def add(self, jacobian: Tensor, present: Index) -> None:
         rows = torch.nn.functional.normalize(jacobian.double(), dim=1)
-        index = np.arange(len(self.total)) if present is None else present
+        index = np.arange(len(self.total))[present]
         block = np.ix_(index, index)
         self.last[block] = (rows @ rows.T).numpy()
         self.total[block] += self.last[block]
@@ -53,7 +54,7 @@ def watched(method: type, n_tasks: int) -> tuple[Any, Cosines]:
     cosines = Cosines(n_tasks)
 
     class Watched(method):  # type: ignore[misc]
-        def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Any:
+        def direction(self, jacobian: Tensor, losses: Tensor, present: Index) -> Any:
             cosines.add(jacobian, present)
             return super().direction(jacobian, losses, present)
 

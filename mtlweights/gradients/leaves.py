@@ -13,6 +13,7 @@ from torch.autograd.graph import Node
 
 from .graph import Graph, depends
 
+NUMBERED = "parameter "  # and a number: the name of one outside the model
 OUTSIDE = 1 << 40  # places of parameters outside the model come after the model's
 
 
@@ -45,6 +46,11 @@ class Leaves:
     def names(self) -> list[str]:
         """Of the parameters; those outside the model are numbered."""
         return [known.name for known in self.known]
+
+    @property
+    def replayed(self) -> bool:
+        """A pass writes over the gradients of the pass before it."""
+        return self.graph is not None and self.graph.replayed
 
     def reached_by(self, tasks: int) -> bool:
         """Whether each of these tasks reaches any of them, now or in an earlier backward."""
@@ -105,7 +111,7 @@ class Record:
             self._read_model()
             known = self._find(param)
         if known is None:
-            known = self._add(param, f"parameter {self.outside}", OUTSIDE + self.outside)
+            known = self._add(param, f"{NUMBERED}{self.outside}", OUTSIDE + self.outside)
             self.outside += 1
         return known
 
@@ -140,6 +146,12 @@ class Record:
         inside = set(map(id, self._read_model().values()))
         alive = [(k.param(), id(k) in inside or k.place >= OUTSIDE) for k in list(self.entries.values())]
         return [param for param, ours in alive if ours and param is not None and param.requires_grad]
+
+    def gone(self, name: str) -> bool:
+        """Whether this was a parameter outside the model that is no more, and will not be met again."""
+        if not name.startswith(NUMBERED):
+            return False
+        return all(known.name != name or known.param() is None for known in list(self.entries.values()))
 
     def probe(self, node: Node, output: int) -> frozenset[int] | None:
         """Places of a compiled function's inputs that an output depends on; seen once per compilation."""

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .batch import Batch
+from .graph import nodes
 from .leaves import Leaves
 from .task_gradients import Row, shape, size
 
 Averaged = tuple[list[int], Tensor, Tensor]  #: m tasks present on any rank, losses [m], counts [m]
+FIRST_STEPS = 2
 WIDE = (torch.float64, torch.complex128)
 
 
@@ -41,6 +43,7 @@ class Ranks:
             )
         self.wrapper: Any = wrapper if hasattr(wrapper, "_join_config") else None  # DDP, also compiled
         self.group = getattr(self.wrapper, "process_group", None) if group is None else group
+        self._forwards: list[bool] = []  #: whether the first steps had several forward passes
 
     @property
     def number(self) -> int:
@@ -51,6 +54,21 @@ class Ranks:
     def shares_forward(self) -> bool:
         """Other terms may go through the forward pass of the losses; in DDP's own forward its outputs do."""
         return self.number == 1 or getattr(DistributedDataParallel, "_active_ddp_module", None) is not None
+
+    def several_forwards(self, losses: Sequence[Tensor]) -> bool:
+        """Whether the losses come from several forward passes of a DDP model, on any rank.
+
+        With ``find_unused_parameters`` its reducer takes what the last one leaves out for done, and must not
+        be relied on. Asked in the first steps alone, since the answer makes the host wait.
+        """
+        if self.number == 1 or not getattr(self.wrapper, "find_unused_parameters", False):
+            return False
+        if len(self._forwards) < FIRST_STEPS:
+            passes = sum(node.name() == "_DDPSinkBackward" for node in nodes(losses))
+            found = torch.tensor(float(passes > 1), device=losses[0].device)
+            dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
+            self._forwards.append(bool(found))
+        return any(self._forwards)
 
     def check_join(self) -> None:
         """Raise ValueError inside DDP's ``join()``: a rank without input answers only DDP's own calls."""

@@ -12,13 +12,13 @@ T tasks, of which m <= T have a loss in this step; P shared parameters.
 """
 
 from . import gram, jacobian, loss
-from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from .base import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from .gram import *
 from .jacobian import *
 from .loss import *
 from .registry import get, names
 
-__all__ = ["GramStrategy", "JacobianStrategy", "LossStrategy", "Strategy", "get", "names"]
+__all__ = ["ALL", "GramStrategy", "Index", "JacobianStrategy", "LossStrategy", "Strategy", "get", "names"]
 __all__ += loss.__all__
 __all__ += gram.__all__
 __all__ += jacobian.__all__

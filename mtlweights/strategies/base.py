@@ -1,6 +1,7 @@
 """The three kinds of strategy. A strategy is the mathematics of one paper and nothing else.
 
-Letters: T tasks, m <= T tasks present in this step, P shared parameters.
+Letters: T tasks, m <= T tasks present in this step, P shared parameters. ``present`` is the index that takes
+the m tasks' rows out of anything with one row per task, as in ``self.weight[present]``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from .hyperparameters import is_whole
 
 Weights = np.ndarray | tuple[np.ndarray, np.ndarray]
+Index = slice | np.ndarray  #: of the m tasks present: ``ALL`` when none is missing, else their numbers [m]
+ALL = slice(None)
 
 
 class Strategy(nn.Module, ABC):
@@ -32,17 +35,19 @@ class Strategy(nn.Module, ABC):
 
     paper: ClassVar[str] = ""  #: reference and URL
     family: ClassVar[str] = ""  #: "loss", "validation", "gradient norm", "gramian" ...
-    space: ClassVar[dict[str, Any]] = {}  #: search space, {"c": (0.0, 1.0)}, {"lr": (1e-3, 1.0, "log")}
+    #: search space, see `strategies.space`: {"c": (0.0, 1.0)}; {} where there is nothing to tune. It holds
+    #: the defaults, and may hold the Balancer's ``weight_lr``
+    space: ClassVar[dict[str, Any]]
     heads: ClassVar[Literal["plain", "weighted"]] = "weighted"  #: what the paper gives the heads
     measured_at: ClassVar[Literal["shared", "last_shared", "features", "all"]] = "shared"
-    needs: ClassVar[tuple[str, ...]] = ()  #: Balancer methods it cannot work without
+    needs: ClassVar[tuple[str, ...]] = ()  #: those of ``hooks()`` it cannot work without
     weight_lr: ClassVar[float] = 0.025  #: of its learned weights, for a Balancer that is not given another
     #: losses times c multiply the update by c ** degree; a hyperparameter may refine it on the instance
     scale_degree: float | None = 1
     signed_weights: ClassVar[bool] = False  #: a weight may be negative
     #: takes losses of at least 0 alone, and the Balancer refuses others; the instance may refine it
     positive_losses: bool = False
-    validation_rows: ClassVar[bool] = False  #: wants the rows of ``Balancer.validate``
+    batches: ClassVar[int] = 1  #: of a `GramStrategy`: k > 1 independent batches, their rows stacked
     replaces_optimizer: ClassVar[bool] = False  #: its update wants plain SGD, no momentum, no Adam
     properties: ClassVar[frozenset[str]] = frozenset()  #: what it claims, of `mtlweights.testing.PROPERTIES`
 
@@ -56,13 +61,25 @@ class Strategy(nn.Module, ABC):
         self.seed = 0
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
+    @classmethod
+    def hooks(cls) -> frozenset[str]:
+        """Methods of the Balancer that reach this strategy, which overrides what they call.
+
+        ``end_epoch`` and ``after_step`` call the method of that name; ``validate`` a `GramStrategy`'s
+        ``lookahead``.
+        """
+        own = {"end_epoch": Strategy.end_epoch, "after_step": Strategy.after_step}
+        found = {name for name, hook in own.items() if getattr(cls, name) is not hook}
+        validates = issubclass(cls, GramStrategy) and cls.lookahead is not GramStrategy.lookahead
+        return frozenset(found | {"validate"} if validates else found)
+
     def end_epoch(self, mean_losses: np.ndarray, scores: np.ndarray | None) -> None:
         """Hook. ``mean_losses`` [T]: the epoch's mean training losses, NaN for a task not seen.
 
         ``scores`` [T]: validation scores, 1 = target reached, 0 = untrained, NaN where not given.
         """
 
-    def after_step(self, losses: Tensor, present: np.ndarray | None = None) -> None:
+    def after_step(self, losses: Tensor, present: Index = ALL) -> None:
         """Hook. ``losses`` [m]: the same batch's losses after the optimizer step.
 
         Gradients it leaves in the parameters' ``.grad`` are applied at once.
@@ -79,13 +96,12 @@ class LossStrategy(Strategy):
     """Losses in, one scalar out. The weights are the scalar's gradient in the losses."""
 
     @abstractmethod
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The training objective, [] from losses [m].
 
         ``losses`` are detached values on the training device, float32 or wider, with
-        ``requires_grad``; no host read (``item``, ``if tensor``) may happen here. ``present`` holds
-        the indices of the m tasks at hand, None for all T; rows of state of other tasks must not
-        change.
+        ``requires_grad``; no host read (``item``, ``if tensor``) may happen here. State of the
+        tasks that are not ``present`` must not change.
         """
 
 
@@ -93,22 +109,22 @@ class GramStrategy(Strategy):
     """The Gramian of the task gradients in, one weight per task out."""
 
     heads: ClassVar[Literal["plain", "weighted"]] = "plain"
-    batches: ClassVar[int] = 1  #: independent batches whose rows are stacked, k > 1: [km, km] in, [km] out
 
     @abstractmethod
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> Weights:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> Weights:
         """Weights [m] from ``gram`` [m, m] and ``losses`` [m], both float64 on the host and finite.
 
-        May return a pair (trunk [m], heads [m]). Its buffers and parameters are float64 and stay on
-        the CPU. With k = ``batches`` > 1 the rows are those of k batches end to end, [km] each way; with
-        ``validation_rows`` those of the v validation losses follow: ``gram`` [m + v, m + v], ``losses``
-        [m + v], weights [m].
+        ``present`` [m] holds the tasks' numbers, also when none is missing. May return a pair (trunk [m],
+        heads [m]). Its buffers and parameters are float64 and stay on the CPU. With k = ``batches`` > 1 the
+        rows are those of k batches end to end: ``gram`` [km, km], weights [km]. Where ``lookahead`` is
+        overridden the rows of v validation losses follow: ``gram`` [m + v, m + v], ``losses`` [m + v],
+        weights [m].
         """
 
-    def lookahead(self, present: np.ndarray | None = None) -> np.ndarray | None:
-        """Hook of ``validation_rows``: c [m], for validation gradients at theta - sum(c_i g_i).
+    def lookahead(self, present: np.ndarray) -> np.ndarray | None:
+        """Hook, overridden by a strategy that takes the gradients of ``Balancer.validate``.
 
-        None: at theta itself.
+        They are taken at theta - sum(c_i g_i), c [m] being what it returns; None: at theta itself.
         """
         return None
 
@@ -130,7 +146,7 @@ class JacobianStrategy(Strategy):
 
     @abstractmethod
     def direction(
-        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
+        self, jacobian: Tensor, losses: Tensor, present: Index = ALL
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The update direction [P] from ``jacobian`` [m, P] and ``losses`` [m].
 

@@ -6,7 +6,7 @@ import inspect
 import warnings
 
 from ..files.escapes import message_of
-from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from .base import JacobianStrategy, LossStrategy, Strategy
 from .registry import STRATEGIES, get, names
 
 #: where a strategy measures the task gradients, in words
@@ -44,9 +44,9 @@ def _row(name: str, strategy: type[Strategy]) -> dict[str, str]:
 def _passes(strategy: type[Strategy]) -> str:
     if issubclass(strategy, LossStrategy):
         return "1"
-    batches = strategy.batches if issubclass(strategy, GramStrategy) else 1
+    batches = strategy.batches
     passes = "T" + _MEASURED_AT[strategy.measured_at] if batches == 1 else f"T on each of {batches} batches"
-    return passes + (" + validation" if strategy.validation_rows else "")
+    return passes + (" + validation" if "validate" in strategy.hooks() else "")
 
 
 def _state(strategy: type[Strategy]) -> str:

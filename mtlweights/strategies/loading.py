@@ -86,7 +86,7 @@ def from_module(path: str, name: str) -> type[Strategy]:
             f"{path!r} should be a class with all methods of LossStrategy, GramStrategy or "
             f"JacobianStrategy, found {' '.join(repr(found).split())[:80]}."
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def from_file(file: str, name: str | None) -> list[type[Strategy]]:

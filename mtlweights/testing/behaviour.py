@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..strategies import Strategy
+from ..strategies import ALL, Strategy
 from .cases import degenerate, ordinary
 from .compare import frozen, same
 from .harness import Moment, Result, Stage
@@ -52,7 +52,7 @@ def inputs_unchanged(subject: Subject) -> None:
     """No input is changed in place: losses, Gramian, Jacobian, rows, ``present``, and those of the hooks."""
     for n_tasks in subject.few():
         stage = Stage(subject.make(n_tasks))
-        for present in (None, np.arange(n_tasks)[::-1].copy()):
+        for present in (ALL, np.arange(n_tasks)[::-1].copy()):
             for n in range(2):
                 stage.step(ordinary(n_tasks, n, present))
                 _unchanged(type(stage.strategy).__name__, stage.given)
@@ -154,11 +154,11 @@ def _unseen(stage: Stage, moment: Moment, task: int) -> None:
 
 
 def order_of_present(subject: Subject) -> None:
-    """Row i belongs to task ``present[i]``; None is all tasks in their order."""
+    """Row i belongs to task ``present[i]``; ALL is all tasks in their order."""
     for n_tasks in subject.sizes_from(2)[:2]:
         every = np.arange(n_tasks)
         named, none = ordinary(n_tasks, 4, every), ordinary(n_tasks, 4)
-        assert _alike(subject, n_tasks, named, none), f"present = None and {every} give another update"
+        assert _alike(subject, n_tasks, named, none), f"present = ALL and {every} give another update"
         if n_tasks > 2:
             # Two of them: among more, orders drawn at random may go another way.
             one, other = np.array([n_tasks - 1, 0]), np.array([0, n_tasks - 1])

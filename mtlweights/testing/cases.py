@@ -6,18 +6,17 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from ..strategies import ALL, Index
 from .harness import Moment
 
 COLUMNS = 12  # parameters, more than any number of tasks whose rows should be independent
 
 
-def ordinary(n_tasks: int, n: int, present: np.ndarray | None = None) -> Moment:
+def ordinary(n_tasks: int, n: int, present: Index = ALL) -> Moment:
     """The n-th step of a training: random gradients, losses from 0.1 to 3."""
     rng = np.random.default_rng([n, n_tasks])
     jacobian, losses = rng.normal(size=(n_tasks, COLUMNS)), rng.uniform(0.1, 3, n_tasks)
-    if present is not None:
-        jacobian, losses = jacobian[present], losses[present]
-    return Moment(f"step {n + 1} of random gradients", jacobian, losses, present)
+    return Moment(f"step {n + 1} of random gradients", jacobian[present], losses[present], present)
 
 
 def validated(n_tasks: int, n: int) -> Moment:

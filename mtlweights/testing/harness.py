@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..balancer.records import Step
 from ..balancer.state.state import State
-from ..strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from ..strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
+from .compare import frozen
 
 #: of learned weights
 LEARNING_RATE = 0.025
@@ -21,19 +22,19 @@ LEARNING_RATE = 0.025
 class Moment:
     """What a step shows a strategy: m tasks present, P parameters.
 
-    A strategy with several ``batches`` gets the rows over and over, one of ``validation_rows`` those of
+    A strategy with several ``batches`` gets the rows over and over, one with ``lookahead`` those of
     validation losses behind them, which are all 1.
     """
 
     name: str  #: said in messages
     jacobian: np.ndarray  #: [m, P]
     losses: np.ndarray  #: [m]
-    present: np.ndarray | None = None  #: [m]
+    present: Index = field(default_factory=lambda: ALL)  #: the tasks at hand
     validation: np.ndarray | None = None  #: [v, P]
 
     def __str__(self) -> str:
-        m = len(self.losses)
-        return f"{self.name}, {m} tasks" if self.present is None else f"{self.name}, present {self.present}"
+        every = isinstance(self.present, slice)
+        return f"{self.name}, {len(self.losses)} tasks" if every else f"{self.name}, present {self.present}"
 
 
 @dataclass
@@ -69,9 +70,9 @@ class Stage:
 
         Raises AssertionError where the strategy raises or returns another shape, saying for which moment.
         """
-        present = range(self.strategy.n_tasks) if moment.present is None else moment.present.tolist()
         losses = torch.tensor(moment.losses, dtype=self.dtype)
-        step = Step(list(present), losses, torch.ones_like(losses))
+        present = np.arange(self.strategy.n_tasks)[moment.present]
+        step = Step(present.tolist(), losses, torch.ones_like(losses))
         try:
             result = self._weigh(moment, step)
         except Exception as error:
@@ -122,7 +123,7 @@ class Stage:
         stacked = np.tile(moment.jacobian, (strategy.batches, 1))
         rows = np.vstack([stacked, extra])
         losses = np.append(moment.losses, np.ones(len(extra)))
-        given = self._give(gram=rows @ rows.T, losses=losses, present=moment.present)
+        given = self._give(gram=rows @ rows.T, losses=losses, present=np.array(step.present))
         with self.state.trial() as step.buffers:
             out = strategy.weights(given["gram"], given["losses"], given["present"])
         for name, param in strategy.named_parameters():
@@ -151,11 +152,7 @@ class Stage:
         return Result(update, weights, raw)
 
     def _give(self, **inputs: Any) -> dict[str, Any]:
-        self.given = {
-            key: (value, value.detach().clone() if isinstance(value, Tensor) else np.copy(value))
-            for key, value in inputs.items()
-            if value is not None
-        }
+        self.given = {key: (value, frozen(value)) for key, value in inputs.items()}
         return inputs
 
 

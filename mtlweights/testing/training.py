@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..balancer.balancer import Balancer
-from ..strategies import GramStrategy
 from .compare import frozen, same
 from .subject import Subject
 
@@ -36,7 +35,7 @@ class Training:
             for param in self.model.parameters():
                 param.copy_(torch.randn(param.shape, generator=generator) / 3)
         strategy = subject.make(n_tasks)
-        self.batches = strategy.batches if isinstance(strategy, GramStrategy) else 1
+        self.batches = strategy.batches
         self.balancer = Balancer(
             strategy,
             self.tasks,

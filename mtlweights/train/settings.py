@@ -68,6 +68,23 @@ class Settings:
             raise ValueError(f"warmup is a share of the steps, below 1, got {self.warmup!r}")
 
 
+def space(own: Settings) -> dict[str, Any]:
+    """What of the loop is worth trying around a problem's own settings, in the form of `strategies.space`.
+
+    Epochs are not in it: an arm that trains longer would win by that. Of a weight decay of 0 there is no
+    logarithm, so it stays.
+    """
+    batch, decay = own.batch_size, own.weight_decay
+    found: dict[str, Any] = {
+        "lr": (own.lr / 10, own.lr * 10, "log"),
+        "schedule": list(CHOICES["schedule"]),
+        "warmup": (0.0, max(0.3, own.warmup)),
+        "batch_size": [max(1, batch // 2), batch, 2 * batch],
+        "clip": [own.clip, *(clip for clip in (None, 0.3, 1.0, 3.0) if clip != own.clip)],
+    }
+    return found | ({"weight_decay": (min(1e-4, decay), max(0.3, decay), "log")} if decay else {})
+
+
 def one_of(what: str, value: Any, choices: Sequence[str]) -> None:
     """Raise ValueError, with a "did you mean", unless `value` is one of `choices`."""
     if value not in choices:

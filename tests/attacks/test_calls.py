@@ -160,7 +160,7 @@ def raw(error):
 
 def step(balancer, model, x, optimizer):
     """A good step, with all that the strategy asks for; returns what is wrong with it."""
-    parts = 2 * getattr(balancer.strategy, "batches", 1)
+    parts = 2 * balancer.strategy.batches
     balancer.validate(lambda: model.losses(x))
     for _ in range(parts):
         (balancer(model.losses(x), dict.fromkeys(TASKS, 5)) / parts).backward()
@@ -372,7 +372,7 @@ def one_call(rng, name):
     """What is wrong with one drawn bad call, or None."""
     torch.manual_seed(0)
     model, x = Model(), torch.randn(5, 3)
-    window = {"accumulation": "window", "accumulation_steps": 2 * getattr(STRATEGIES[name], "batches", 1)}
+    window = {"accumulation": "window", "accumulation_steps": 2 * STRATEGIES[name].batches}
     balancer = Balancer(name, TASKS, model, **(window if rng.random() < 0.3 else {}))
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     if rng.random() < 0.8:

@@ -206,7 +206,7 @@ from mtlweights.strategies import GramStrategy
 
 
 class Hostile(GramStrategy):
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         {code}
         return np.ones(len(gram))
 """

@@ -29,7 +29,7 @@ OPPOSED = ["nash_mtl", "config", "upgrad"]
 
 def cases_of(name):
     cls = strategies.get(name)
-    if getattr(cls, "batches", 1) > 1:
+    if cls.batches > 1:
         return [case for case in CASES if case not in ("every", "window", "features")]
     gram = [case for case in CASES if case != "features" or name in ("mgda", "pcgrad", "nash_mtl")]
     return (
@@ -51,7 +51,7 @@ def micro_batches(parts, n):
 
 def number(name, case):
     """Micro-batches of a step: the batches a strategy stacks, two for "window"."""
-    return 2 if case == "window" else getattr(strategies.get(name), "batches", 1)
+    return 2 if case == "window" else strategies.get(name).batches
 
 
 def backward(ddp, balancer, pieces, only):

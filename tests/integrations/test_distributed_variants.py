@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mtlweights import Balancer
 from tests.integrations.test_distributed import SIZES
 from tests.integrations.tiny import on_ranks
-from tests.toys import assert_same_state, batch, named, names
+from tests.toys import assert_same, assert_same_state, batch, gradients_of, named, names
 
 NAMES = ["uw", "pcgrad", "nash_mtl", "gradnorm", "graddrop"]
 OPTIONS = {
@@ -50,7 +50,18 @@ def rank_main(rank, folder):
             state["balancer"] = balancer.state_dict()
             calls = [collectives(lambda e=explicit, s=step: s(99, e)) for explicit in (True, False)]
             out[f"{name}/{key}"] = state, calls
+        out[f"{name}/forward per task"] = one_forward_per_task(name, rank)
     torch.save(out, f"{folder}/{rank}.pt")
+
+
+def one_forward_per_task(name, rank):
+    """The gradients of a backward through three forward passes of one DDP model."""
+    model = named()
+    ddp = DistributedDataParallel(model, find_unused_parameters=True)
+    data = [x.split(SIZES)[rank] for x in batch(sum(SIZES))]
+    losses = {task: loss for i in range(3) for task, loss in ddp(data, (i,)).items()}
+    Balancer(name, names(3), ddp)(losses, dict.fromkeys(losses, SIZES[rank])).backward()
+    return gradients_of(model)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +84,15 @@ def test_twenty_steps_equal_one_process_and_ranks_are_bit_identical(name, key, r
         optimizer.step()
     for parameter, expected in model.state_dict().items():
         assert torch.allclose(first["model"][parameter], expected, rtol=1e-3, atol=1e-5), parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_forward_pass_per_task_gives_the_gradients_of_one_process(name, ranks):
+    model = named()
+    losses = model(batch(sum(SIZES)))
+    Balancer(name, names(3), model)(losses, dict.fromkeys(losses, sum(SIZES))).backward()
+    for rank in ranks:
+        assert_same(rank[f"{name}/forward per task"], gradients_of(model), 1e-5)
 
 
 @pytest.mark.parametrize("name", ["pcgrad", "nash_mtl", "graddrop"])

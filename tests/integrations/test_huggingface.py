@@ -281,7 +281,7 @@ def test_epochs_end_and_validation_scores_arrive(tmp_path):
     seen = []
 
     class Record(strategies.LossStrategy):
-        def combine(self, losses, present=None):
+        def combine(self, losses, present):
             return losses.sum()
 
         def end_epoch(self, mean_losses, scores):

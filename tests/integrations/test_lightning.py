@@ -212,7 +212,7 @@ def test_an_epoch_ends_once_when_the_next_begins(tmp_path):
     seen = []
 
     class Record(strategies.LossStrategy):
-        def combine(self, losses, present=None):
+        def combine(self, losses, present):
             return losses.sum()
 
         def end_epoch(self, mean_losses, scores):
@@ -232,7 +232,7 @@ def test_logs_and_scores(tmp_path):
     seen = []
 
     class Record(strategies.LossStrategy):
-        def combine(self, losses, present=None):
+        def combine(self, losses, present):
             return losses.sum()
 
         def end_epoch(self, mean_losses, scores):

@@ -39,7 +39,7 @@ def test_rows_are_over_the_adapters_only():
     matrix = torch.stack([torch.cat([g.flatten() for g in row]).double() for row in rows])
     norms = [balancer.metrics()[f"norm/{task}"].item() for task in TASKS]
     assert norms == pytest.approx(matrix.norm(dim=1).tolist(), rel=1e-5)
-    weights = strategies.get("mgda")(2).weights((matrix @ matrix.T).numpy(), np.ones(2))
+    weights = strategies.get("mgda")(2).weights((matrix @ matrix.T).numpy(), np.ones(2), np.arange(2))
     assert [w.item() for w in balancer.weights.values()] == pytest.approx(list(weights), rel=1e-4)
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == set(trainable(model))

@@ -27,7 +27,7 @@ def build(name, dtype=torch.float32, n=3, optimizer=torch.optim.SGD, lr=0.05, **
 
 def send(balancer, losses, scaler=None):
     """A step's backward passes on ``losses()``: one, or one per batch that the strategy stacks."""
-    parts = getattr(balancer.strategy, "batches", 1)
+    parts = balancer.strategy.batches
     for _ in range(parts):
         loss = balancer(losses()) / parts
         (loss if scaler is None else scaler.scale(loss)).backward()

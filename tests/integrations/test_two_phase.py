@@ -30,14 +30,14 @@ class Counting(strategies.GramStrategy):
         self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
         self.register_buffer("last", torch.zeros(n_tasks, dtype=torch.float64))
 
-    def weights(self, gram, losses, present=None):
+    def weights(self, gram, losses, present):
         self.calls += 1
         self.last.copy_(torch.from_numpy(losses))
         return np.ones(len(losses))
 
 
 def train(balancer, model, optimizer, steps, start=0, micro=1):
-    micro *= getattr(balancer.strategy, "batches", 1)
+    micro *= balancer.strategy.batches
     for step in range(start, start + steps):
         optimizer.zero_grad()
         for k in range(micro):
@@ -306,7 +306,7 @@ def test_epoch_means_are_weighted_by_counts():
     seen = []
 
     class Record(strategies.LossStrategy):
-        def combine(self, losses, present=None):
+        def combine(self, losses, present):
             return losses.sum()
 
         def end_epoch(self, mean_losses, scores):
@@ -394,10 +394,10 @@ def test_one_task_per_batch_leaves_a_gradient_method_without_work(name):
 
 def test_after_step_reaches_only_a_strategy_that_wants_it():
     class Wants(strategies.LossStrategy):
-        def combine(self, losses, present=None):
+        def combine(self, losses, present):
             return losses.sum()
 
-        def after_step(self, losses, present=None):
+        def after_step(self, losses, present):
             self.got = (losses.requires_grad, losses.tolist(), present)
 
     balancer, model, optimizer = make(Wants, True)
@@ -418,12 +418,12 @@ class Nudge(strategies.LossStrategy):
         super().__init__(n_tasks)
         self.knob = torch.nn.Parameter(torch.zeros(n_tasks))
 
-    def combine(self, losses, present=None):
+    def combine(self, losses, present):
         return losses.sum()
 
-    def after_step(self, losses, present=None):
+    def after_step(self, losses, present):
         self.knob.grad = torch.zeros(self.n_tasks)
-        self.knob.grad[present if present is not None else slice(None)] = losses
+        self.knob.grad[present] = losses
 
 
 def test_learned_weights_move_in_after_step_and_only_where_there_is_a_gradient():
@@ -453,7 +453,7 @@ def test_each_learned_weight_has_an_adam_of_its_own_age():
 
 def test_the_epoch_s_mean_losses_are_over_all_micro_batches_by_count():
     class Recorder(strategies.LossStrategy):
-        def combine(self, losses, present=None):
+        def combine(self, losses, present):
             return losses.sum()
 
         def end_epoch(self, mean_losses, scores):

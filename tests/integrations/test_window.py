@@ -7,7 +7,7 @@ from mtlweights import Balancer, strategies
 from tests.toys import assert_same, batch, gradients_of, losses_of, names, toy
 
 #: those that stack batches always have a window: tests/test_rows.py
-ALL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) == 1]
+ALL = [name for name in strategies.names() if strategies.get(name).batches == 1]
 pytestmark = pytest.mark.usefixtures("no_accelerator")
 SIZES = (3, 7, 4, 10)
 #: tasks that each micro-batch has
@@ -186,3 +186,26 @@ def test_a_micro_batch_that_is_not_finite_spoils_its_window_only(name):
 def test_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         Balancer("mgda", names(2), **options)
+
+
+@pytest.mark.parametrize("name", ["modo", "sdmgrad"])
+def test_an_accelerator_of_another_loop_ends_no_window_before_its_batches(name):
+    """It says that every micro-batch is the last, and the rows of one alone would give no gradient at all."""
+    from accelerate import Accelerator
+
+    Accelerator(cpu=True)
+    model = toy(3)
+    balancer = Balancer(name, names(3), model)
+    for part in range(balancer.strategy.batches):
+        assert all(p.grad is None for p in model.parameters())
+        balancer(losses_of(model, batch(seed=part))).backward()
+    assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+def test_counts_beyond_the_range_of_half_precision_losses():
+    model = toy(2)
+    balancer = Balancer("mgda", names(2), model, accumulation="window", accumulation_steps=2)
+    for part in range(2):
+        losses = {task: loss.half() for task, loss in losses_of(model, batch(seed=part)).items()}
+        balancer(losses, dict.fromkeys(losses, 70_001)).backward()
+    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.encoder.parameters())

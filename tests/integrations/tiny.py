@@ -19,7 +19,7 @@ from tests.toys import losses_of, names
 ROOT = Path(__file__).parents[2]
 TASKS = ["ner", "cls"]
 MICRO = 6  # micro-batches per optimizer step of a strategy of several batches
-SEVERAL = [name for name in strategies.names() if getattr(strategies.get(name), "batches", 1) > 1]
+SEVERAL = [name for name in strategies.names() if strategies.get(name).batches > 1]
 
 
 def bert_config(**options):

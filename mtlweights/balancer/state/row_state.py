@@ -6,7 +6,7 @@ survive a shared set that grows, a checkpoint, and another order of the paramete
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class RowStore:
         self.layout: dict[str, int] = {}  #: parameter name -> its elements, in the order of the columns
         self.flat: dict[str, Tensor] = {}
         self.apart: dict[str, dict[str, Tensor]] = {}  #: rows of parameters that the last step did not have
+        self.gone: Callable[[str], bool] | None = None  #: whether a parameter of this name is no more
 
     def lend(self, present: Sequence[int], layout: Mapping[str, int], like: Tensor) -> None:
         """Give the strategy its rows [m, P] of the tasks ``present``, in the order of ``layout``."""
@@ -55,7 +56,9 @@ class RowStore:
                 blank = like.new_zeros(self.strategy.n_tasks, self._width(key, n))
                 piece = pieces.pop(name, blank)
                 kept.append(piece.to(blank) if piece.shape == blank.shape else blank)
-            self.apart[key] = {name: piece.clone() for name, piece in pieces.items()}
+            self.apart[key] = {
+                name: piece.clone() for name, piece in pieces.items() if not (self.gone and self.gone(name))
+            }
             self.flat[key] = torch.cat(kept, 1)
         self.layout = layout
 

@@ -60,7 +60,10 @@ class Window:
             return bool(mark)
         accelerate = sys.modules.get("accelerate.state")
         if accelerate is not None and accelerate.GradientState._shared_state:
-            return bool(accelerate.GradientState().sync_gradients)
+            told = accelerate.GradientState()
+            # before every batch is there only the end of the data can be an end: else it is of another loop
+            enough = self.seen + 1 >= self.batches or told.end_of_dataloader
+            return bool(told.sync_gradients and enough)
         if mark is not None:
             return bool(mark)
         if self.batches > 1:
@@ -116,12 +119,13 @@ class Window:
                 self.tasks[id(param)] = self.tasks.get(id(param), 0) | tasks
         places = [i + offset for i in batch.present]
         for i, row, value, number in zip(places, rows, batch.values, batch.counts, strict=True):
-            loss = value.detach()
-            count = torch.as_tensor(number, device=loss.device, dtype=loss.dtype)
+            loss = _wide(value.detach())
+            count = torch.as_tensor(number, device=loss.device).to(loss.dtype)
             total = self.rows.setdefault(i, {})
             for param, gradient in zip(batch.leaves.params, row, strict=True):
                 if gradient is not None:
-                    part, before = gradient * count.to(gradient.dtype), total.get(id(param))
+                    part, before = _wide(gradient), total.get(id(param))
+                    part = part * count.to(part.dtype)
                     total[id(param)] = part if before is None else before + part
             self.losses[i] = self.losses.get(i, 0) + loss * count
             self.counts[i] = self.counts.get(i, 0) + count
@@ -138,10 +142,17 @@ class Window:
         rows: list[Row] = []
         for i, count in zip(present, counts, strict=True):
             row = [self.rows[i].pop(id(param), None) for param in leaves.params]
-            rows.append([g if g is None else g * (self.seen / count).to(g.dtype) for g in row])
+            scale = self.seen / count
+            pairs = zip(row, leaves.params, strict=True)
+            rows.append([g if g is None else (g * scale.to(g.dtype)).to(p.dtype) for g, p in pairs])
         whole = Batch(present, list(losses), list(counts), leaves, torch.as_tensor(self.factor))
         self._clear()
         return whole, rows
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """At least float32: a half-precision number times a count may lie outside its range."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def reached(present: Sequence[int], rows: Sequence[Row]) -> list[int]:

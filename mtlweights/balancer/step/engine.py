@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,7 +185,7 @@ class Engine:
                 pieces = self.weigher.direct(step, rows, at, params, factor, leaves.names)
                 pieces = {k: piece for k, piece in pieces.items() if self._balanced(leaves, k)}
             else:
-                extra, losses = self.validation.take(self.weigher.index(step), rows, params, factor)
+                extra, losses = self.validation.take(np.array(step.present), rows, params, factor)
                 self.weigher.solve(step, task_gradients.gramian([*rows, *extra], at), factor, losses)
         return step, partial(write_grad.combine, leaves, step, rows, pieces)
 
@@ -233,7 +234,8 @@ class Engine:
         """
         z = self.representation.take()
         step = self.weigher.step(batch.present, batch.values, batch.counts, batch.leaves)
-        rows = task_gradients.rows(batch.values, [z], batch.factor, retain_graph=True)
+        again = batch.leaves.replayed
+        rows = task_gradients.rows(batch.values, [z], batch.factor, retain_graph=True, replayed=again)
         for i, row in zip(batch.present, rows, strict=True):
             if row[0] is None:
                 raise ValueError(

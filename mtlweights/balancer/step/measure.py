@@ -42,7 +42,12 @@ class Gatherer:
         names = batch.leaves.names
         self.factored = {names[columns[k]]: factored.elements(params[k], uses) for k, uses in plan.items()}
         rows = task_gradients.rows(
-            batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan
+            batch.values,
+            params,
+            batch.factor,
+            retain_graph=retain_graph,
+            factored=plan,
+            replayed=batch.leaves.replayed,
         )
         if self.window is not None:
             return self.keep(batch, rows)
@@ -67,7 +72,7 @@ class Gatherer:
         leaves = self.sharing.arrange(self.sharing.record.everything(params) if several else params)
         leaves.here = [self.window.tasks.get(id(param), 0) for param in leaves.params]
         batch, rows = self.window.take(leaves)
-        n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.batches
+        n_tasks, k = self.weigher.strategy.n_tasks, self.weigher.strategy.batches
         if several and not averaged:
             step, rows = self._average(batch, rows, list(range(len(leaves.params))))
         else:
@@ -79,14 +84,14 @@ class Gatherer:
     def _average(self, batch: Batch, rows: list[Row], columns: list[int]) -> tuple[Step, list[Row]]:
         weigher = self.weigher
         averaged, rows = weigher.ranks.mean_rows(
-            rows, batch, columns, weigher.strategy.n_tasks, weigher.batches
+            rows, batch, columns, weigher.strategy.n_tasks, weigher.strategy.batches
         )
         return Step(*averaged), rows
 
     def _plan(self, batch: Batch, params: list[Tensor]) -> dict[int, list[Use]]:
         """The weights whose gradients can and should stay factors."""
         strategy, graph = self.weigher.strategy, batch.leaves.graph
-        gramian = isinstance(strategy, GramStrategy) and not strategy.validation_rows
+        gramian = isinstance(strategy, GramStrategy) and "validate" not in strategy.hooks()
         alone = self.window is None and self.weigher.ranks.number == 1
         if graph is None or graph.compiled or not (gramian and alone) or self.mode in ("rows", "features"):
             return {}

@@ -46,20 +46,20 @@ class Validation:
         """Take the gradients now, or keep the closure for a strategy that looks ahead."""
         assert isinstance(self.strategy, GramStrategy)
         self.clear()
-        if self.strategy.lookahead() is not None:
+        if self.strategy.lookahead(np.arange(self.strategy.n_tasks)) is not None:
             self.closure = closure
             return
         self.found = self._rows(closure)
 
     def take(
-        self, index: np.ndarray | None, rows: Sequence[Row], params: list[Tensor], factor: Tensor
+        self, present: np.ndarray, rows: Sequence[Row], params: list[Tensor], factor: Tensor
     ) -> tuple[list[Row], Tensor | None]:
         """Rows over ``params`` and losses [v] of the validation batch; none if nothing was given.
 
-        ``rows``, scaled by ``factor``, are the training gradients of the tasks present (``index``).
+        ``rows``, scaled by ``factor``, are the training gradients of the tasks ``present``.
         """
         if self.closure is not None:
-            self.found = self._ahead(self.closure, index, rows, params, factor)
+            self.found = self._ahead(self.closure, present, rows, params, factor)
         found = self.found
         self.clear()
         if found is None:
@@ -72,7 +72,7 @@ class Validation:
     def _ahead(
         self,
         closure: Closure,
-        index: np.ndarray | None,
+        present: np.ndarray,
         rows: Sequence[Row],
         params: list[Tensor],
         factor: Tensor,
@@ -82,7 +82,7 @@ class Validation:
         Written through ``.data``: autograd must not take it for a change of what a graph has saved.
         """
         assert isinstance(self.strategy, GramStrategy)
-        coefficients = self.strategy.lookahead(index)
+        coefficients = self.strategy.lookahead(present)
         assert coefficients is not None
         before = [param.detach().clone() for param in params]
         try:
@@ -103,7 +103,7 @@ class Validation:
         several = self.ranks.number > 1
         leaves = self.sharing.meet(present, values, everywhere=several)
         one = torch.ones((), device=values[0].device)
-        rows = task_gradients.rows(values, leaves.params, one)
+        rows = task_gradients.rows(values, leaves.params, one, replayed=leaves.replayed)
         if not several:
             return rows, leaves, torch.stack([v.detach().to(values[0].device) for v in values])
         batch = Batch(present, values, [1.0] * len(values), leaves, one)

@@ -15,8 +15,8 @@ from torch import Tensor
 from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
-from ...gradients.task_gradients import Row
-from ...strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from ...gradients.task_gradients import Row, full_precision
+from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from ..records import Step
 from ..state.state import State
 
@@ -44,11 +44,6 @@ class Weigher:
         """Parameters of one task get its unweighted gradient."""
         return (self.strategy.heads if self.heads == "paper" else self.heads) == "plain"
 
-    @property
-    def batches(self) -> int:
-        """Independent batches whose rows the strategy takes stacked."""
-        return self.strategy.batches if isinstance(self.strategy, GramStrategy) else 1
-
     def step(
         self, present: list[int], values: list[Tensor], counts: list[Any], leaves: Leaves | None = None
     ) -> Step:
@@ -63,16 +58,16 @@ class Weigher:
         losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
         return Step(present, losses, counts)
 
-    def index(self, step: Step) -> np.ndarray | None:
-        """``present`` as strategies take it."""
-        return None if len(step.present) == self.strategy.n_tasks else np.array(step.present)
+    def index(self, step: Step) -> Index:
+        """``present`` as strategies on the device take it: no copy to it when no task is missing."""
+        return ALL if len(step.present) == self.strategy.n_tasks else np.array(step.present)
 
     def combine(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
         assert isinstance(self.strategy, LossStrategy)
         self.refuse_negative(step)
         objective = partial(self.strategy.combine, present=self.index(step))
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             value, weights, learned = task_gradients.differentiate(
                 objective, step.losses, list(self.state.learned.params.values())
             )
@@ -98,7 +93,7 @@ class Weigher:
         assert isinstance(self.strategy, GramStrategy)
         extra = step.losses[:0] if validation is None else validation
         m, k, n = len(step.present), len(gram), len(gram) - len(extra)
-        if self.batches > 1:
+        if self.strategy.batches > 1:
             step.stack = np.full((2, n), np.nan)
         host = self.state.host(gram.flatten(), step.losses, extra, factor)
         scale = np.where(np.arange(k) < n, host[-1], 1.0)
@@ -108,17 +103,17 @@ class Weigher:
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
             return step.spoil()
         self.refuse_negative(step, losses[:m])
-        with self.state.trial() as step.buffers:
-            out = self.strategy.weights(full, losses, self.index(step))
+        with full_precision(), self.state.trial() as step.buffers:
+            out = self.strategy.weights(full, losses, np.array(step.present))
         for name, param in self.state.learned.params.items():
             if param.grad is not None:
                 step.gradients[name], param.grad = param.grad, None
         trunk, heads = out if isinstance(out, tuple) else (out, None)
         if heads is None or self.heads != "paper":
-            heads = np.full(n, 1 / self.batches) if self.plain_heads else trunk
+            heads = np.full(n, 1 / self.strategy.batches) if self.plain_heads else trunk
         weights = np.stack([trunk, heads])
         if step.stack is not None:
-            step.stack, weights = weights, weights.reshape(2, self.batches, m).sum(1)
+            step.stack, weights = weights, weights.reshape(2, self.strategy.batches, m).sum(1)
         self._keep(step, weights)
         per_row = step.trunk if step.stack is None else step.stack[0]
         step.wide = _too_short(full[:n, :n], np.asarray(per_row))
@@ -158,7 +153,7 @@ class Weigher:
             return {}
         self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: task_gradients.size(params[c]) for c in at}, matrix)
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
         step.rows = self.state.rows.take_back()
         direction, weights = out if isinstance(out, tuple) else (out, None)

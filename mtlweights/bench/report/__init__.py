@@ -1,6 +1,8 @@
-"""Results as tables, figures and a page."""
+"""Results as tables, figures, a page and a list of verdicts."""
 
+from .comparison import verdicts
 from .page import write_page
+from .study import read_study, without_trials
 from .table import markdown_tables, text_tables
 
-__all__ = ["markdown_tables", "text_tables", "write_page"]
+__all__ = ["markdown_tables", "read_study", "text_tables", "verdicts", "without_trials", "write_page"]

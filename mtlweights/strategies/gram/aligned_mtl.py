@@ -50,14 +50,14 @@ class AlignedMTL(GramStrategy):
         self.scale = scale
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1.0))
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m] of either sign."""
         preference = self.preference.numpy()
-        wanted = preference if present is None else preference[present]
+        wanted = preference[present]
         values, vectors = np.linalg.eigh(gram)
         keep = values > 2.0**-23 * len(gram) * values[-1]
         if not keep.any():  # all gradients are zero
             return np.zeros(len(gram))
         values, vectors = values[keep], vectors[:, keep]
         gain = np.sqrt(_SCALES[self.scale](values) / values)
-        return np.asarray(vectors @ (gain * (wanted @ vectors)))
+        return vectors @ (gain * (wanted @ vectors))

@@ -44,14 +44,13 @@ class AutoLambda(GramStrategy):
 
     paper = "Liu et al. 2022, https://arxiv.org/abs/2202.03091"
     family = "validation"
-    space = {"init": (0.03, 1.0, "log"), "eta": (1e-4, 1.0, "log")}  # noqa: RUF012
+    space = {"init": (0.03, 1.0, "log"), "eta": (1e-4, 1.0, "log"), "weight_lr": (1e-5, 1e-2, "log")}  # noqa: RUF012
     heads = "weighted"
     weight_lr = 1e-4
     measured_at = "all"
     needs = ("validate",)
     scale_degree = None  # eta is in the unit of parameters per gradient
     signed_weights = True
-    validation_rows = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     def __init__(self, n_tasks: int, *, init: float = 0.1, eta: float = 0.1, bilevel: bool = True) -> None:
@@ -61,18 +60,18 @@ class AutoLambda(GramStrategy):
         self.eta, self.bilevel = eta, bilevel
         self.w = nn.Parameter(torch.full((n_tasks,), float(init), dtype=torch.float64))
 
-    def lookahead(self, present: np.ndarray | None = None) -> np.ndarray | None:
+    def lookahead(self, present: np.ndarray) -> np.ndarray | None:
         """``eta lambda`` [m], the virtual step; None with ``bilevel=False``."""
         return self.eta * self._current(present) if self.bilevel else None
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """The current lambda [m]; leaves the validation losses' gradient in ``w.grad``."""
         w = self._current(present)
         m, gradient = len(w), np.zeros(self.n_tasks)
-        gradient[slice(None) if present is None else present] = -self.eta * gram[:m, m:].sum(axis=1)
+        gradient[present] = -self.eta * gram[:m, m:].sum(axis=1)
         self.w.grad = torch.from_numpy(gradient)
         return w
 
-    def _current(self, present: np.ndarray | None) -> np.ndarray:
+    def _current(self, present: np.ndarray) -> np.ndarray:
         w = self.w.detach().numpy().copy()
-        return w if present is None else w[present]
+        return w[present]

@@ -48,7 +48,7 @@ class CAGrad(GramStrategy):
         check_choice(_RESCALE, rescale=rescale)
         self.c, self.rescale = c, rescale
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 1 / m before rescaling."""
         divisor = {"none": 1.0, "1+c": 1 + self.c, "1+c^2": 1 + self.c**2}[self.rescale]
         return conflict_averse(gram, self.c) / divisor

@@ -25,10 +25,11 @@ class ConFIG(GramStrategy):
 
     paper = "Liu et al. 2024, https://arxiv.org/abs/2408.11104"
     family = "gramian"
+    space = {}  # noqa: RUF012
     signed_weights = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m] of either sign."""
         cosines, norms = cosines_and_norms(gram)
         weights = np.zeros(len(gram))

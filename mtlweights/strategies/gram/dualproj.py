@@ -23,9 +23,10 @@ class DualProj(GramStrategy):
 
     paper = "Lopez-Paz and Ranzato 2017, https://arxiv.org/abs/1706.08840"
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"non_conflicting", "permutation_equivariant"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 1 / m."""
         m = len(gram)
-        return np.asarray(dual_cone(gram, np.full((1, m), 1 / m))[0])
+        return dual_cone(gram, np.full((1, m), 1 / m))[0]

@@ -45,6 +45,7 @@ class EPO(GramStrategy):
 
     paper = "Mahapatra and Rajan 2020, https://proceedings.mlr.press/v119/mahapatra20a.html"
     family = "gramian"
+    space = {}  # noqa: RUF012
     heads = "weighted"
     positive_losses = True
     properties = frozenset({"permutation_equivariant"})
@@ -55,10 +56,10 @@ class EPO(GramStrategy):
         super().__init__(n_tasks)
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1.0, positive=True))
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 0, summing to m."""
         preference = self.preference.numpy()
-        r = preference if present is None else preference[present]
+        r = preference[present]
         largest = np.diagonal(gram).max()
         gram = gram / largest if largest > 0 else gram
         b = self._solve(gram, r * np.maximum(losses, 0), r)

@@ -46,6 +46,6 @@ class FairGrad(GramStrategy):
         self.alpha = alpha
         self.scale_degree = (1 - alpha) / (1 + alpha)
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], positive."""
         return alpha_fair(gram, self.alpha)

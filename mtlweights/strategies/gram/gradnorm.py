@@ -48,7 +48,7 @@ class GradNorm(GramStrategy):
 
     paper = "Chen et al. 2018, https://arxiv.org/abs/1711.02257"
     family = "gradient norm"
-    space = {"alpha": (0.0, 3.0)}  # noqa: RUF012
+    space = {"alpha": (0.0, 3.0), "weight_lr": (1e-3, 0.3, "log")}  # noqa: RUF012
     heads = "weighted"
     measured_at = "last_shared"
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
@@ -62,25 +62,24 @@ class GradNorm(GramStrategy):
         self.w = nn.Parameter(torch.ones(n_tasks, dtype=torch.float64))
         self.register_buffer("initial", torch.full((n_tasks,), math.nan, dtype=torch.float64))
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """The current weights [m]; leaves the gradient of L_grad in ``w.grad``."""
-        index = np.arange(self.n_tasks) if present is None else present
-        w = self.w.detach().numpy()[index]
+        w = self.w.detach().numpy()[present]
         norm = np.sqrt(np.diagonal(gram))
         weighted = w * norm
-        target = weighted.mean() * self._relative_rate(losses, index) ** self.alpha
+        target = weighted.mean() * self._relative_rate(losses, present) ** self.alpha
         # Equal up to rounding is equal: a sign of noise would be a full step of Adam.
         moves = np.abs(weighted - target) > 1e-12 * target
         gradient = np.zeros(self.n_tasks)
-        gradient[index] = np.where(moves, np.sign(weighted - target) * norm, 0.0)
+        gradient[present] = np.where(moves, np.sign(weighted - target) * norm, 0.0)
         self.w.grad = torch.from_numpy(gradient)
         return w
 
-    def _relative_rate(self, losses: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def _relative_rate(self, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """r [m], from the losses [m]; takes the initial losses of tasks seen for the first time."""
         stored = self.initial.numpy()
-        initial = np.where(np.isnan(stored[index]), losses, stored[index])
-        stored[index] = initial
+        initial = np.where(np.isnan(stored[present]), losses, stored[present])
+        stored[present] = initial
         positive = (initial > 0) & (losses >= 0)
         ratio = np.where(positive, losses / np.where(positive, initial, 1.0), 1.0)
         mean = ratio.mean()

@@ -53,14 +53,13 @@ class GradVac(GramStrategy):
         self.beta = beta
         self.register_buffer("target", torch.zeros(n_tasks, n_tasks, dtype=torch.float64))
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 1; moves the averages of the tasks present."""
         m, stored = len(gram), self.target.numpy()
-        index = np.arange(self.n_tasks) if present is None else present
         cosines, norms = cosines_and_norms(gram)
         orders = random_orders(m, self.seed, int(self.step)).T
         pairs = orders + m * np.arange(m)  # places in a flattened [m, m]
-        wanted = stored[index[:, None], index].take(pairs)
+        wanted = stored[present[:, None], present].take(pairs)
         seen = wanted.copy()
         sine_wanted = np.sqrt(1 - np.minimum(wanted, _CEILING) ** 2)
         tangent = np.minimum(wanted, _CEILING) / sine_wanted
@@ -76,5 +75,5 @@ class GradVac(GramStrategy):
             products += step[:, None] * cosines[others]
             length = np.where(corrected, length * sine / sine_wanted[k], length)
             added += np.bincount(others, step, m)
-        stored[index, index[orders]] += self.beta * (seen - wanted)
-        return np.asarray(1 + np.divide(added, norms, out=np.zeros(m), where=norms > 0))
+        stored[present, present[orders]] += self.beta * (seen - wanted)
+        return 1 + np.divide(added, norms, out=np.zeros(m), where=norms > 0)

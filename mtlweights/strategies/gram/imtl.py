@@ -30,6 +30,7 @@ class IMTL(GramStrategy):
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "gramian"
+    space = {"weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     heads = "weighted"
     scale_degree = None
     signed_weights = True
@@ -42,14 +43,13 @@ class IMTL(GramStrategy):
         self.s = nn.Parameter(torch.zeros(n_tasks, dtype=torch.float64))
 
     def weights(
-        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None
+        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Trunk weights [m] of either sign, head weights e^s [m]; leaves ``e^s l - 1`` in ``s.grad``."""
-        index = np.arange(self.n_tasks) if present is None else present
-        scale = np.exp(self.s.detach().numpy()[index])
+        scale = np.exp(self.s.detach().numpy()[present])
         gradient = np.zeros(self.n_tasks)
         positive = losses >= np.finfo(np.float32).tiny
-        gradient[index] = np.where(positive, scale * losses - 1, 0.0)
+        gradient[present] = np.where(positive, scale * losses - 1, 0.0)
         self.s.grad = torch.from_numpy(gradient)
         return scale * impartial(gram * scale * scale[:, None]), scale
 

@@ -27,10 +27,11 @@ class IMTLG(GramStrategy):
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "gramian"
+    space = {}  # noqa: RUF012
     signed_weights = True
     properties = frozenset({"non_conflicting", "permutation_equivariant", "zero_at_stationary"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m] of either sign, summing to 1 (or -1, see the class)."""
         return impartial(gram)
 
@@ -43,10 +44,10 @@ def impartial(gram: np.ndarray) -> np.ndarray:
         return np.where(zero, 1 / zero.sum(), 0.0)
     inverse = norms.min() / norms
     if len(gram) == 2:
-        return np.asarray(inverse / inverse.sum())
+        return inverse / inverse.sum()
     x, cancelling = equal_cosines(cosines)
     # What cancels would have an infinite share; all the weight on it is the limit.
     cancels = np.abs(cancelling).max() > 1e-6
     w = inverse * (cancelling if cancels else x)
     # Weights that cancel may sum to zero: made larger, they would only blow up rounding errors.
-    return np.asarray(w / max(abs(w.sum()), (1e-6 if cancels else 1e-12) * np.abs(w).sum()))
+    return w / max(abs(w.sum()), (1e-6 if cancels else 1e-12) * np.abs(w).sum())

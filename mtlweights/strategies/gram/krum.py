@@ -37,6 +37,7 @@ class Krum(GramStrategy):
         "https://papers.nips.cc/paper/2017/hash/f4b9ec30ad9f68f89b29639786cb62ef-Abstract.html"
     )
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, n_byzantine: int = 0, n_selected: int = 1) -> None:
@@ -50,7 +51,7 @@ class Krum(GramStrategy):
             )
         self.n_byzantine, self.n_selected = n_byzantine, n_selected
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 0, summing to 1."""
         m, squared = len(gram), np.diagonal(gram)
         distances = np.maximum(squared[:, None] + squared - 2 * gram, 0.0)
@@ -61,4 +62,4 @@ class Krum(GramStrategy):
         last = np.sort(scores)[wanted - 1]
         rounding = 1e-12 * squared.sum()
         sure, tied = scores < last - rounding, np.abs(scores - last) <= rounding
-        return np.asarray((sure + tied * (wanted - sure.sum()) / tied.sum()) / wanted)
+        return (sure + tied * (wanted - sure.sum()) / tied.sum()) / wanted

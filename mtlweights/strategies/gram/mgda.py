@@ -64,13 +64,13 @@ class MGDA(GramStrategy):
         self.positive_losses = normalisation.startswith("loss")
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1.0, positive=True))
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 0; without a preference they sum to 1."""
         stored = self.preference.numpy()
-        preference = stored if present is None else stored[present]
+        preference = stored[present]
         divisor = self._divisor(np.sqrt(np.diagonal(gram)), losses)
         factor = preference / np.where(divisor > 0, divisor, 1.0)
-        return np.asarray(min_norm(gram * factor * factor[:, None]) * preference)
+        return min_norm(gram * factor * factor[:, None]) * preference
 
     def _divisor(self, norms: np.ndarray, losses: np.ndarray) -> np.ndarray:
         if self.normalisation == "none":

@@ -59,14 +59,13 @@ class MoDo(GramStrategy):
         self.register_buffer("share", torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64))
 
     def weights(
-        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None
+        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Trunk and heads, [3m] each, from ``gram`` [3m, 3m]; lambda, on the last m, sums to 1."""
-        index = np.arange(self.n_tasks) if present is None else present
-        m, stored = len(index), self.share.numpy()
-        total, share = among_present(stored[index])
+        m, stored = len(present), self.share.numpy()
+        total, share = among_present(stored[present])
         share = project_simplex(share - self.gamma * (gram[:m, m : 2 * m] @ share + self.rho * share))
-        stored[index] = total * share
+        stored[present] = total * share
         return on_third_batch(share)
 
 

@@ -30,10 +30,11 @@ class NashMTL(GramStrategy):
 
     paper = "Navon et al. 2022, https://arxiv.org/abs/2202.01017"
     family = "gramian"
+    space = {}  # noqa: RUF012
     heads = "weighted"
     scale_degree = 0
     properties = frozenset({"non_conflicting", "permutation_equivariant", "loss_scale_invariant"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], positive."""
         return alpha_fair(gram, 1.0)

@@ -52,11 +52,10 @@ class PCD(GramStrategy):
         self.register_buffer("average", torch.zeros(n_tasks, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(n_tasks, dtype=torch.float64))
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 0; moves the averages of the tasks present."""
-        index = np.arange(self.n_tasks) if present is None else present
-        scale = self._scale(np.diagonal(gram), index)
-        primary = np.flatnonzero(index == self.primary)
+        scale = self._scale(np.diagonal(gram), present)
+        primary = np.flatnonzero(present == self.primary)
         if not len(primary):
             return np.ones(len(gram))
         p = int(primary[0])
@@ -71,12 +70,12 @@ class PCD(GramStrategy):
         squared = weights @ normalised @ weights
         if squared <= 1e-14 * (weights @ np.abs(normalised) @ weights):
             return np.zeros(len(gram))
-        return np.asarray(weights * scale * np.sqrt(gram[p, p] / squared))
+        return weights * scale * np.sqrt(gram[p, p] / squared)
 
-    def _scale(self, squared: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def _scale(self, squared: np.ndarray, present: np.ndarray) -> np.ndarray:
         """1 / sqrt(v) [m], and 0 for a task whose gradients have all been zero."""
         average, seen = self.average.numpy(), self.seen.numpy()
-        average[index] = self.beta * average[index] + (1 - self.beta) * squared
-        seen[index] += 1
-        v = average[index] / (1 - self.beta ** seen[index])
-        return np.asarray(np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v > 0))
+        average[present] = self.beta * average[present] + (1 - self.beta) * squared
+        seen[present] += 1
+        v = average[present] / (1 - self.beta ** seen[present])
+        return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v > 0)

@@ -27,9 +27,10 @@ class PCGrad(GramStrategy):
 
     paper = "Yu et al. 2020, https://arxiv.org/abs/2001.06782"
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"linear_under_scaling"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], all at least 1, of the direction ``sum_i p_i``."""
         return project_conflicts(gram, random_orders(len(gram), self.seed, int(self.step)))
 
@@ -40,4 +41,4 @@ def random_orders(m: int, seed: int, step: int) -> np.ndarray:
         return np.arange(m)[::-1, None][:, : m - 1]
     key = np.array([seed % 2**64, step], dtype=np.uint64)
     ranks = np.random.Generator(np.random.Philox(key=key)).random((m, m - 1)).argsort(axis=1)
-    return np.asarray(ranks + (ranks >= np.arange(m)[:, None]))
+    return ranks + (ranks >= np.arange(m)[:, None])

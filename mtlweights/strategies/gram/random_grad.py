@@ -23,11 +23,12 @@ class RandomGradientWeighting(GramStrategy):
 
     paper = "Lin et al. 2022, https://arxiv.org/abs/2111.10603"
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"linear_under_scaling"})
 
-    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None) -> np.ndarray:
+    def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], positive, summing to 1."""
         key = np.array([self.seed % 2**64, int(self.step)], dtype=np.uint64)
         draws = np.random.Generator(np.random.Philox(key=key)).standard_normal(self.n_tasks)
-        exponentials = np.exp(draws if present is None else draws[present])
-        return np.asarray(exponentials / exponentials.sum())
+        exponentials = np.exp(draws[present])
+        return exponentials / exponentials.sum()

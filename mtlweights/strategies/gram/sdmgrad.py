@@ -85,15 +85,14 @@ class SDMGrad(GramStrategy):
         self.register_buffer("share", torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64))
 
     def weights(
-        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray | None = None
+        self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Trunk and heads, [3m] each, from ``gram`` [3m, 3m]; the trunk's weights sum to 1."""
-        index = np.arange(self.n_tasks) if present is None else present
         stored = self.share.numpy()
-        wanted = self.regularisation * among_present(self.preference.numpy()[index])[1]
-        total, share = among_present(stored[index])
+        wanted = self.regularisation * among_present(self.preference.numpy()[present])[1]
+        total, share = among_present(stored[present])
         share = self._descend(gram, share, wanted)
-        stored[index] = total * share
+        stored[present] = total * share
         return on_third_batch((share + wanted) / (1 + self.regularisation))
 
     def _descend(self, gram: np.ndarray, share: np.ndarray, wanted: np.ndarray) -> np.ndarray:

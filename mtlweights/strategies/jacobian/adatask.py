@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import numbers, shown
 from . import blockwise
 
@@ -41,6 +40,7 @@ class AdaTask(JacobianStrategy):
 
     paper = "Yang et al. 2023, https://arxiv.org/abs/2211.15055"
     family = "gradient norm"
+    space = {}  # noqa: RUF012
     scale_degree = 0
     replaces_optimizer = True
     row_state = ("means", "roots")
@@ -54,7 +54,7 @@ class AdaTask(JacobianStrategy):
             raise ValueError(f"betas should be two numbers of at least 0 and below 1, found {shown(betas)}.")
         self.first, self.second = values.tolist()
 
-    def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> Tensor:
         """The direction [P]."""
         counts = self.rows["counts"] + 1
         age = counts.to(blockwise.wide(counts.device))

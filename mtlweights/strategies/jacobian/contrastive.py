@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_fraction
 from . import factor_analysis, units
 from .critic import info_nce
@@ -61,11 +61,9 @@ class Contrastive(JacobianStrategy):
         self.register_buffer("sharpness", torch.ones(()))
         self.register_buffer("curvature", torch.ones(()))
 
-    def direction(
-        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> tuple[Tensor, Tensor]:
         """The direction [P] and the weights [m] of the gradients as they are."""
-        index = torch.arange(self.n_tasks) if present is None else torch.as_tensor(present)
+        index = torch.arange(self.n_tasks)[present]
         block = index[:, None], index
         length = units.lengths(jacobian)
         found = units.products(jacobian, length, self.rows["key"])
@@ -91,7 +89,7 @@ class Contrastive(JacobianStrategy):
     def relations(self) -> np.ndarray:
         """R [T, T], the correlations of the tasks' gradients, as estimated by now."""
         found = factor_analysis.correlations(self.products, variances(self.products))
-        return np.asarray(found.cpu().numpy())
+        return found.cpu().numpy()
 
 
 def variances(products: Tensor) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_at_least, check_fraction
 from . import blockwise
 
@@ -56,9 +55,7 @@ class DualBalancing(JacobianStrategy):
         check_at_least(0, sigma=sigma)
         self.beta, self.sigma = beta, sigma
 
-    def direction(
-        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> tuple[Tensor, Tensor]:
         """The direction [P], and the heads' weights ``1 / |l_i|`` [m]."""
         usable = losses.abs() >= torch.finfo(losses.dtype).tiny
         weights = torch.where(usable, 1 / losses.abs(), 0.0)

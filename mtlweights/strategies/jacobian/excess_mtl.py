@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_above, check_whole
 from . import blockwise
 
@@ -62,22 +61,19 @@ class ExcessMTL(JacobianStrategy):
         self.register_buffer("baseline", torch.zeros(n_tasks))
         self.register_buffer("seen", torch.zeros(n_tasks))
 
-    def direction(
-        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> tuple[Tensor, Tensor]:
         """The direction [P] and the weights [m]."""
-        index = slice(None) if present is None else present
         excess = self._excess(jacobian)
-        seen, before = self.seen[index], self.log_weights[index]
+        seen, before = self.seen[present], self.log_weights[present]
         ready = seen >= self.warmup
-        ratio = self.warmup * excess / torch.where(ready, self.baseline[index], 1.0)
+        ratio = self.warmup * excess / torch.where(ready, self.baseline[present], 1.0)
         moved = torch.where(ready, before + self.eta * ratio.clamp(max=LARGEST), -torch.inf)
         shift = torch.where(ready, before, -torch.inf).logsumexp(0) - moved.logsumexp(0)
         log_weights = torch.where(ready, moved + shift, before)
         starts = ~ready & (excess > 0)
-        self.baseline[index] += torch.where(starts, excess, 0.0)
-        self.seen[index] = seen + starts
-        self.log_weights[index] = log_weights
+        self.baseline[present] += torch.where(starts, excess, 0.0)
+        self.seen[present] = seen + starts
+        self.log_weights[present] = log_weights
         weights = log_weights.exp()
         return weights.to(jacobian) @ jacobian, weights
 

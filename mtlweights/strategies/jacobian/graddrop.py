@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import per_task, shown
 from . import blockwise
 
@@ -51,9 +51,9 @@ class GradDrop(JacobianStrategy):
         if not bool(((self.leak >= 0) & (self.leak <= 1)).all()):
             raise ValueError(f"leak should be at least 0 and at most 1, found {shown(leak)}.")
 
-    def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> Tensor:
         """The direction [P]."""
-        leak = (self.leak if present is None else self.leak[present]).to(jacobian)
+        leak = self.leak[present].to(jacobian)
         generator = torch.Generator(jacobian.device).manual_seed(_key(self.seed, int(self.step)))
         out = torch.empty_like(jacobian[0])
         out.uniform_(generator=generator)

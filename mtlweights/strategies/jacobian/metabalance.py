@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_choice, check_fraction, check_from_to, check_task
 from . import blockwise
 
@@ -58,14 +58,13 @@ class MetaBalance(JacobianStrategy):
         check_choice(_ADAPT, adapt=adapt)
         self.r, self.beta, self.target, self.adapt = r, beta, target, adapt
 
-    def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> Tensor:
         """The direction [P]."""
         found = blockwise.norms(jacobian, self.sizes)
         counts = self.rows["counts"] + 1
         norms = self.beta * self.rows["norms"].to(found) + (1 - self.beta) * found
         self.rows["norms"], self.rows["counts"] = norms.to(jacobian), counts
-        index = np.arange(self.n_tasks) if present is None else present
-        at = np.flatnonzero(index == self.target)
+        at = np.flatnonzero(np.arange(self.n_tasks)[present] == self.target)
         if not len(at):
             return jacobian.sum(0)
         factors = self._factors(norms / (1 - self.beta ** counts.to(norms)), int(at[0])).to(jacobian)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_above, check_at_least, check_share
 from ..solvers import project_simplex
 from . import blockwise
@@ -76,22 +75,19 @@ class MoCo(JacobianStrategy):
         self.decay, self.radius = decay, radius
         self.register_buffer("lam", torch.full((n_tasks,), 1 / n_tasks))
 
-    def direction(
-        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> tuple[Tensor, Tensor]:
         """The direction [P] and lam [m]."""
         y = self._track(jacobian)
         gram = blockwise.gramian(y)
-        index = slice(None) if present is None else present
-        before = self.lam[index]
+        before = self.lam[present]
         m = len(before)
         host = torch.cat([gram.flatten(), before.to(gram), self.step[None].to(gram)]).cpu().double().numpy()
         products, lam, step = host[: m * m].reshape(m, m), host[m * m : -1], host[-1]
         gamma = self.gamma / (step + 1) ** self.decay
         moved = lam - gamma * (products @ lam + self.rho * lam)
-        total = 1.0 if present is None else lam.sum()
+        total = 1.0 if len(before) == self.n_tasks else lam.sum()
         after = torch.from_numpy(project_simplex(moved, total)).to(before)
-        self.lam[index] = after
+        self.lam[present] = after
         return after.to(y) @ y, after
 
     def _track(self, jacobian: Tensor) -> Tensor:

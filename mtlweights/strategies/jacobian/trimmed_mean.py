@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import is_number, is_whole, shown
 from . import blockwise
 
@@ -37,7 +36,7 @@ class TrimmedMean(JacobianStrategy):
 
     paper = "Yin et al. 2018, https://arxiv.org/abs/1803.01498"
     family = "element-wise"
-    space = {"trim": (0.0, 0.45)}  # noqa: RUF012
+    space = {"trim": [1, 0.0, 0.15, 0.3, 0.45]}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, trim: float = 1) -> None:
@@ -51,7 +50,7 @@ class TrimmedMean(JacobianStrategy):
             )
         self.trim = int(trim) if is_whole(trim) else float(trim)
 
-    def direction(self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> Tensor:
         """The direction [P]."""
         m = len(jacobian)
         # The product of a share and m may lie just below the whole number it means.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import JacobianStrategy
+from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_fraction, check_share
 from . import blockwise, factor_analysis, units
 
@@ -68,11 +68,9 @@ class Variational(JacobianStrategy):
         """n, how many independent gradients a key is worth."""
         return (1 + self.decay) / (1 - self.decay)
 
-    def direction(
-        self, jacobian: Tensor, losses: Tensor, present: np.ndarray | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> tuple[Tensor, Tensor]:
         """The direction [P] and the weights [m] of the gradients as they are."""
-        index = torch.arange(self.n_tasks) if present is None else torch.as_tensor(present)
+        index = torch.arange(self.n_tasks)[present]
         block = index[:, None], index
         length = units.lengths(jacobian)
         key = units.follow(self.rows["key"], jacobian, length, self.decay)
@@ -88,7 +86,7 @@ class Variational(JacobianStrategy):
 
     def relations(self) -> np.ndarray:
         """Correlations [T, T] of the tasks' true gradients, as estimated by now."""
-        return np.asarray(factor_analysis.correlations(self.signal, self.signal.diagonal()).cpu().numpy())
+        return factor_analysis.correlations(self.signal, self.signal.diagonal()).cpu().numpy()
 
     def bound(self) -> float:
         """The evidence lower bound of one element at the current state, with the log prior of K."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above, check_share
 from .dtp import moving_average
 from .positive import masked_softmax, positive_logs, usable
@@ -52,9 +52,9 @@ class AchievementLoss(LossStrategy):
         self.gamma, self.margin, self.rate = gamma, margin, rate
         self.register_buffer("score", torch.full((n_tasks,), float("nan")))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted geometric mean of ``losses`` [m]; 0 if none is positive."""
-        score = self.score if present is None else self.score[present]
+        score = self.score[present]
         shortfall = (1 - torch.nan_to_num(score).to(losses.dtype) / (1 + self.margin)) ** self.gamma
         positive = usable(losses)
         exponent = masked_softmax(shortfall, positive)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above, check_at_least, preference_vector
 
 
@@ -67,10 +67,12 @@ class COSMOS(LossStrategy):
         self.preference.copy_(torch.from_numpy(r))
         return self.preference.clone()
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The penalised sum of ``losses`` [m]."""
-        r = self.preference if present is None else self.preference[present]
-        linear, squares = (r * losses).sum(), (losses**2).sum() * (r**2).sum()
+        r = self.preference[present]
+        largest = losses.detach().abs().max()  # out of the squares, for which float32 is short
+        scaled = losses / torch.where(largest > 0, largest, 1.0)
+        squares = (scaled**2).sum() * (r**2).sum()
         defined = squares > 0
-        cosine = torch.where(defined, linear / torch.where(defined, squares, 1.0).sqrt(), 0.0)
-        return linear - self.penalty * cosine
+        cosine = (r * scaled).sum() / torch.where(defined, squares, 1.0).sqrt()
+        return (r * losses).sum() - self.penalty * torch.where(defined, cosine, 0.0)

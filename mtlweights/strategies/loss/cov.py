@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 
 #: The largest ratio of a loss to its mean, for float32's sake: its square is summed.
 LARGEST = 1e15
@@ -31,6 +30,7 @@ class CoefficientOfVariation(LossStrategy):
 
     paper = "Groenendijk et al. 2021, https://arxiv.org/abs/2009.01717"
     family = "loss"
+    space = {}  # noqa: RUF012
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
@@ -44,11 +44,10 @@ class CoefficientOfVariation(LossStrategy):
         for name in ("count", "mean_loss", "mean_ratio", "squares"):
             self.register_buffer(name, torch.zeros(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]; then takes them into the statistics."""
-        index = slice(None) if present is None else present
-        weight = self._weights()[index]
-        self._take(losses.detach().to(self.mean_loss), index)
+        weight = self._weights()[present]
+        self._take(losses.detach().to(self.mean_loss), present)
         return (weight * losses).sum()
 
     def _weights(self) -> Tensor:
@@ -60,13 +59,13 @@ class CoefficientOfVariation(LossStrategy):
         share = torch.where(total > 0, variation / torch.where(total > 0, total, 1.0), known / known.sum())
         return torch.where(known, share * known.sum() / self.n_tasks, 1 / self.n_tasks)
 
-    def _take(self, values: Tensor, index: slice | np.ndarray) -> None:
-        mean_loss, mean_ratio = self.mean_loss[index], self.mean_ratio[index]
-        count = self.count[index] + 1
+    def _take(self, values: Tensor, present: Index) -> None:
+        mean_loss, mean_ratio = self.mean_loss[present], self.mean_ratio[present]
+        count = self.count[present] + 1
         known = (count > 1) & (mean_loss > 0)
         ratio = torch.where(known, values / torch.where(known, mean_loss, 1.0), 1.0).clamp(max=LARGEST)
         new_mean = mean_ratio + (ratio - mean_ratio) / count
-        self.squares[index] += (ratio - mean_ratio) * (ratio - new_mean)
-        self.mean_ratio[index] = new_mean
-        self.mean_loss[index] = mean_loss + (values - mean_loss) / count
-        self.count[index] = count
+        self.squares[present] += (ratio - mean_ratio) * (ratio - new_mean)
+        self.mean_ratio[present] = new_mean
+        self.mean_loss[present] = mean_loss + (values - mean_loss) / count
+        self.count[present] = count

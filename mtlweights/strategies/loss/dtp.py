@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least, check_share
 
 #: The least indicator, where the logarithm has no value at 0: weights stay below 4.7.
@@ -51,9 +51,9 @@ class DynamicTaskPriority(LossStrategy):
         self.register_buffer("indicator", torch.full((n_tasks,), float("nan")))
         self.register_buffer("weight", torch.ones(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]."""
-        weight = self.weight if present is None else self.weight[present]
+        weight = self.weight[present]
         return (weight * losses).sum()
 
     def end_epoch(self, mean_losses: np.ndarray, scores: np.ndarray | None) -> None:

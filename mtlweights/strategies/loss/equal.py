@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 
 
 class EqualWeighting(LossStrategy):
@@ -22,8 +21,9 @@ class EqualWeighting(LossStrategy):
 
     paper = "Xin et al. 2022, https://arxiv.org/abs/2209.11379"
     family = "loss"
+    space = {}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The sum of ``losses`` [m]."""
         return losses.sum()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least
 from .positive import masked_softmax, positive_logs, usable
 
@@ -40,7 +39,7 @@ class FAMO(LossStrategy):
 
     paper = "Liu et al. 2023, https://arxiv.org/abs/2306.03792"
     family = "learned loss weights"
-    space = {"gamma": (1e-5, 1e-2, "log")}  # noqa: RUF012
+    space = {"gamma": (1e-5, 1e-2, "log"), "weight_lr": (1e-3, 0.3, "log")}  # noqa: RUF012
     positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
@@ -53,30 +52,28 @@ class FAMO(LossStrategy):
         self.logits = nn.Parameter(torch.zeros(n_tasks))
         self.register_buffer("before", torch.full((n_tasks,), float("nan")))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted log ``losses`` [m]; its gradient in the logits is that of the last step."""
-        index = slice(None) if present is None else present
         values = losses.detach()
         positive = usable(values)
-        z = masked_softmax(self.logits.detach()[index], positive)
+        z = masked_softmax(self.logits.detach()[present], positive)
         inverse = (z / torch.where(positive, values, 1.0)).sum()
         objective = (z * positive_logs(losses)).sum() / torch.where(inverse > 0, inverse, 1.0)
-        last_step = self._decrease(values, index)
-        self.before[index] = torch.where(positive, positive_logs(values), torch.nan).to(self.before)
+        last_step = self._decrease(values, present)
+        self.before[present] = torch.where(positive, positive_logs(values), torch.nan).to(self.before)
         return objective + last_step - last_step.detach()
 
-    def after_step(self, losses: Tensor, present: np.ndarray | None = None) -> None:
+    def after_step(self, losses: Tensor, present: Index = ALL) -> None:
         """Leaves the logits' gradient, from the same batch's ``losses`` [m] after the step, in ``.grad``."""
-        index = slice(None) if present is None else present
         with torch.enable_grad():
-            decrease = self._decrease(losses, index)
+            decrease = self._decrease(losses, present)
         (self.logits.grad,) = torch.autograd.grad(decrease, self.logits)
-        self.before[index] = torch.nan
+        self.before[present] = torch.nan
 
-    def _decrease(self, after: Tensor, index: slice | np.ndarray) -> Tensor:
+    def _decrease(self, after: Tensor, present: Index) -> Tensor:
         """What xi descends, []: ``z . delta + gamma |xi|^2 / 2`` over the tasks whose delta is known."""
-        logits = self.logits[index]
-        known = ~torch.isnan(self.before[index]) & usable(after)
-        delta = torch.where(known, self.before[index] - positive_logs(after), 0.0)
+        logits = self.logits[present]
+        known = ~torch.isnan(self.before[present]) & usable(after)
+        delta = torch.where(known, self.before[present] - positive_logs(after), 0.0)
         decay = torch.where(known, self.gamma * logits**2 / 2, 0.0)
         return (torch.softmax(logits, 0) * delta + decay).sum()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import numbers, shown
 
 
@@ -29,7 +29,7 @@ class FixedWeighting(LossStrategy):
 
     paper = "Xin et al. 2022, https://arxiv.org/abs/2209.11379"
     family = "loss"
-    space = {"alpha": (0.0, 1.0)}  # noqa: RUF012
+    space = {"alpha": ("ratios", 100.0)}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     alpha: Tensor
@@ -38,9 +38,9 @@ class FixedWeighting(LossStrategy):
         super().__init__(n_tasks)
         self.register_buffer("alpha", torch.tensor(_weights(alpha, n_tasks), dtype=torch.float32))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]."""
-        alpha = self.alpha if present is None else self.alpha[present]
+        alpha = self.alpha[present]
         return (alpha * losses).sum()
 
 

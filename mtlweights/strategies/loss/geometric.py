@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from .positive import positive_logs, usable
 
 
@@ -27,10 +26,11 @@ class GeometricLoss(LossStrategy):
 
     paper = "Chennupati et al. 2019, https://arxiv.org/abs/1904.08492"
     family = "loss"
+    space = {}  # noqa: RUF012
     positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The geometric mean of ``losses`` [m]; 0 if none is positive."""
         count = usable(losses).sum()
         mean = torch.exp(positive_logs(losses).sum() / count.clamp(min=1))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least, check_whole
 from .positive import usable
 
@@ -51,12 +50,11 @@ class GO4Align(LossStrategy):
         self.groups, self.step_size = groups, step_size
         self.register_buffer("p", torch.full((n_tasks,), 1 / n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]; moves p."""
-        index = slice(None) if present is None else present
-        values, p = losses.detach(), self.p[index]
+        values, p = losses.detach(), self.p[present]
         share = torch.softmax(torch.log(p) - self.step_size * values, 0)
-        self.p[index] = (p.sum() * share).to(self.p)
+        self.p[present] = (p.sum() * share).to(self.p)
         positive = usable(values)
         smallest = torch.where(positive, values, torch.inf).min()
         safe = torch.where(positive, values, torch.where(positive.any(), smallest, 1.0))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_whole
 from .positive import masked_softmax, positive_logs, usable
 
@@ -32,6 +32,7 @@ class ImprovableGapBalancing(LossStrategy):
 
     paper = "Dai, Fei, Lu 2023, https://arxiv.org/abs/2307.15429"
     family = "loss"
+    space = {"base": (0, 3)}  # noqa: RUF012
     needs = ("end_epoch",)
     scale_degree = 0
     positive_losses = True
@@ -47,9 +48,9 @@ class ImprovableGapBalancing(LossStrategy):
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("base_loss", torch.full((n_tasks,), float("nan")))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of the logs of ``losses`` [m]."""
-        base = self.base_loss if present is None else self.base_loss[present]
+        base = self.base_loss[present]
         known, values = base > 0, losses.detach()
         ratio = torch.where(known, values / torch.where(known, base, 1.0), 1.0)
         ratio = ratio.clamp(max=torch.finfo(ratio.dtype).max)

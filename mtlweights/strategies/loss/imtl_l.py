@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from .positive import bound, usable
 
 
@@ -27,6 +26,7 @@ class ImpartialLosses(LossStrategy):
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "learned loss weights"
+    space = {"weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     scale_degree = None  # s adapts to the scale of the losses
     weight_lr = 3e-4
     positive_losses = True
@@ -36,11 +36,10 @@ class ImpartialLosses(LossStrategy):
         super().__init__(n_tasks)
         self.log_scale = nn.Parameter(torch.zeros(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The paper's objective, [], on ``losses`` [m]."""
         s: Tensor = self.log_scale
-        if present is not None:
-            s = s[present]
+        s = s[present]
         return torch.where(usable(losses), torch.exp(s) * losses - s, 0.0).sum()
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least
 
 
@@ -43,12 +43,11 @@ class LossBalancedTaskWeighting(LossStrategy):
         self.alpha = alpha
         self.register_buffer("first", torch.full((n_tasks,), float("nan")))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]; takes the first losses of the epoch."""
-        index = slice(None) if present is None else present
         values = losses.detach()
-        first = torch.where(torch.isnan(self.first[index]), values, self.first[index])
-        self.first[index] = first.to(self.first)
+        first = torch.where(torch.isnan(self.first[present]), values, self.first[present])
+        self.first[present] = first.to(self.first)
         positive = first > 0
         ratio = torch.where(positive, values.clamp(min=0) / torch.where(positive, first, 1.0), 1.0)
         largest = ratio.max().clamp(max=torch.finfo(ratio.dtype).max)

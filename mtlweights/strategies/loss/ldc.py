@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least
 
 
@@ -37,7 +36,7 @@ class LossDiscrepancyControl(LossStrategy):
 
     paper = "Xiao et al. 2025, https://arxiv.org/abs/2502.08585"
     family = "learned loss weights"
-    space = {"penalty": (1e-3, 0.3, "log")}  # noqa: RUF012
+    space = {"penalty": (1e-3, 0.3, "log"), "weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     weight_lr = 1e-3
     signed_weights = True
 
@@ -47,9 +46,9 @@ class LossDiscrepancyControl(LossStrategy):
         self.penalty = penalty
         self.phi = nn.Parameter(torch.ones(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The penalised objective, [], on ``losses`` [m]."""
-        logs = functional.logsigmoid(self.phi if present is None else self.phi[present])
+        logs = functional.logsigmoid(self.phi[present])
         relative = torch.exp(logs - logs.detach().max())  # sigma / S is defined even where sigma underflows
         share = relative / relative.sum().detach()
         discrepancy = (torch.exp(logs) * losses).diff().abs().sum()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least, per_task, preference_vector
 
 
@@ -56,13 +55,14 @@ class PenaltyBoundaryIntersection(LossStrategy):
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1 / n_tasks).float())
         self.register_buffer("ideal", per_task("ideal", ideal, n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """``d1 + theta d2`` of ``losses`` [m]."""
-        index = slice(None) if present is None else present
-        preference = self.preference[index].to(losses.dtype)
+        preference = self.preference[present].to(losses.dtype)
         size = torch.linalg.vector_norm(preference)
         unit = preference / torch.where(size > 0, size, 1.0)
-        gap = losses - self.ideal[index]
+        gap = losses - self.ideal[present]
         along = (gap * unit).sum()
-        across: Tensor = torch.linalg.vector_norm(gap - along * unit)
+        size = gap.detach().abs().max()  # out of the squares, for which float32 is short
+        size = torch.where(size > 0, size, 1.0)
+        across: Tensor = size * torch.linalg.vector_norm((gap - along * unit) / size)
         return along + self.theta * across

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 
 #: The least |sigma|; at the optimum it belongs to a loss of about 2e-12.
 FLOOR = 1e-3
@@ -31,6 +30,7 @@ class RevisedUncertainty(LossStrategy):
 
     paper = "Liebel and Koerner 2018, https://arxiv.org/abs/1805.06334"
     family = "learned loss weights"
+    space = {"weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     scale_degree = None
     weight_lr = 3e-4
     positive_losses = True
@@ -40,10 +40,10 @@ class RevisedUncertainty(LossStrategy):
         super().__init__(n_tasks)
         self.sigma = nn.Parameter(torch.ones(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The paper's objective, [], on ``losses`` [m]."""
         sigma: Tensor = self.sigma
-        variance = (sigma if present is None else sigma[present]) ** 2
+        variance = (sigma[present]) ** 2
         terms = losses / (2 * variance) + torch.log1p(variance)
         return torch.where(losses > 0, terms, 0.0).sum()
 

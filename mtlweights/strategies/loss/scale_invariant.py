@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from .positive import positive_logs
 
 
@@ -24,10 +23,11 @@ class ScaleInvariant(LossStrategy):
 
     paper = "Navon et al. 2022, https://arxiv.org/abs/2202.01017"
     family = "loss"
+    space = {}  # noqa: RUF012
     scale_degree = 0
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The sum of the logs of ``losses`` [m]."""
         return positive_logs(losses).sum()

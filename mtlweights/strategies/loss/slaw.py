@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_share
 
 #: The least standard deviation, as a share of the root mean square loss.
@@ -49,20 +48,19 @@ class ScaledLossApproximateWeighting(LossStrategy):
         for name in ("count", "mean", "variance"):
             self.register_buffer(name, torch.zeros(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m], which first join the statistics."""
-        index = slice(None) if present is None else present
-        self._take(losses.detach().to(self.mean), index)
+        self._take(losses.detach().to(self.mean), present)
         floor = FLOOR * (self.variance + self.mean**2).sqrt()
         deviation = torch.maximum(self.variance.sqrt(), floor)
         known = (self.count >= 2) & (deviation > 0)
         inverse = torch.where(known, 1 / torch.where(known, deviation, 1.0), 0.0)
         share = known.sum() * inverse / torch.where(known.any(), inverse.sum(), 1.0)
-        return (torch.where(known, share, 1.0)[index] * losses).sum()
+        return (torch.where(known, share, 1.0)[present] * losses).sum()
 
-    def _take(self, values: Tensor, index: slice | np.ndarray) -> None:
-        count, mean = self.count[index] + 1, self.mean[index]
+    def _take(self, values: Tensor, present: Index) -> None:
+        count, mean = self.count[present] + 1, self.mean[present]
         rate = (1 / count).clamp(min=self.rate)
-        self.variance[index] = (1 - rate) * (self.variance[index] + rate * (values - mean) ** 2)
-        self.mean[index] = mean + rate * (values - mean)
-        self.count[index] = count
+        self.variance[present] = (1 - rate) * (self.variance[present] + rate * (values - mean) ** 2)
+        self.mean[present] = mean + rate * (values - mean)
+        self.count[present] = count

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above, per_task, preference_vector
 
 
@@ -55,9 +54,8 @@ class SmoothTchebycheff(LossStrategy):
         self.register_buffer("preference", preference_vector(preference, n_tasks, 1 / n_tasks).float())
         self.register_buffer("ideal", per_task("ideal", ideal, n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The smooth maximum of ``losses`` [m]."""
-        index = slice(None) if present is None else present
-        terms = self.preference[index] * (losses - self.ideal[index])
+        terms = self.preference[present] * (losses - self.ideal[present])
         largest = terms.detach().max()  # taken out before mu divides, which may overflow
         return largest + self.mu * torch.logsumexp((terms - largest) / self.mu, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above, check_whole
 from .positive import positive_logs, usable
 
@@ -53,10 +53,10 @@ class SmoothTchebycheffMTL(LossStrategy):
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.register_buffer("nadir", torch.full((n_tasks,), float("nan")))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The sum of logs or their smooth maximum, [], on ``losses`` [m]."""
         logs = positive_logs(losses)
-        nadir = self.nadir if present is None else self.nadir[present]
+        nadir = self.nadir[present]
         reference = torch.where(nadir > 0, torch.log(nadir), logs.detach())
         positive = usable(losses)
         # The lowest finite number and not -inf: the gradient stays defined where no loss is positive.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_at_least, shown
 from .positive import bound, usable
 
@@ -51,6 +50,7 @@ class UncertaintyWeighting(LossStrategy):
 
     paper = "Kendall et al. 2018, https://arxiv.org/abs/1705.07115"
     family = "learned loss weights"
+    space = {"init": (-2.0, 2.0), "weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     scale_degree = None  # s adapts to the scale of the losses
     weight_lr = 3e-4
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
@@ -63,12 +63,11 @@ class UncertaintyWeighting(LossStrategy):
         self.log_variance = nn.Parameter(torch.full((n_tasks,), float(init)))
         self.register_buffer("factor", torch.tensor(_factors(forms, n_tasks)))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The paper's objective, [], on ``losses`` [m]."""
         s: Tensor = self.log_variance
         factor = self.factor
-        if present is not None:
-            s, factor = s[present], factor[present]
+        s, factor = s[present], factor[present]
         s = torch.where(usable(losses), s, s.detach())
         return (factor * torch.exp(-s) * losses + torch.where(usable(losses), s / 2, 0.0)).sum()
 

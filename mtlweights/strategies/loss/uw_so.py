@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above
 from .positive import masked_softmax
 
@@ -41,7 +40,7 @@ class SoftOptimalUncertainty(LossStrategy):
         check_above(0, temperature=temperature)
         self.temperature = temperature
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]."""
         values = losses.detach()
         positive = values > 0

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..base import LossStrategy
+from ..base import ALL, Index, LossStrategy
 from ..hyperparameters import check_above
 
 
@@ -56,9 +56,9 @@ class ValidationShortfall(LossStrategy):
         self.register_buffer("score", torch.full((n_tasks,), float("nan")))
         self.register_buffer("weight", torch.ones(n_tasks))
 
-    def combine(self, losses: Tensor, present: np.ndarray | None = None) -> Tensor:
+    def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:
         """The weighted sum of ``losses`` [m]."""
-        weight = self.weight if present is None else self.weight[present]
+        weight = self.weight[present]
         return (weight * losses).sum()
 
     @torch.no_grad()

@@ -45,7 +45,7 @@ def alpha_fair(gram: np.ndarray, alpha: float) -> np.ndarray:
         ridged = matrix + np.diag(_RIDGE * pull)
         steep = _by_progress(ridged, pull, alpha) if alpha > 2 else None
         found = _newton(ridged, pull, power) if steep is None else steep
-    return np.asarray(unit * found * _certain(matrix, pull, found))
+    return unit * found * _certain(matrix, pull, found)
 
 
 def _certain(matrix: np.ndarray, pull: np.ndarray, b: np.ndarray) -> float:
@@ -169,7 +169,7 @@ def _by_progress(matrix: np.ndarray, pull: np.ndarray, alpha: float) -> np.ndarr
             break
         before = largest
     wanted = (matrix @ b / pull) ** -alpha
-    return np.asarray(np.where(b > 1e-8 * b.max(), b, wanted))
+    return np.where(b > 1e-8 * b.max(), b, wanted)
 
 
 def _longest(b: np.ndarray, u: np.ndarray, pull: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:

@@ -35,13 +35,13 @@ def conflict_averse(gram: np.ndarray, c: float) -> np.ndarray:
     radius = c * math.sqrt(squared)
     alpha = _averse_of_two(gram, linear, radius) if m == 2 else _averse(gram, linear, radius)
     if alpha is None:
-        return np.asarray(mean + _towards_the_cone(gram))
-    return np.asarray(mean + radius / math.sqrt(alpha @ gram @ alpha) * alpha)
+        return mean + _towards_the_cone(gram)
+    return mean + radius / math.sqrt(alpha @ gram @ alpha) * alpha
 
 
 def _towards_the_cone(gram: np.ndarray) -> np.ndarray:
     m = len(gram)
-    return np.asarray((dual_cone(gram, np.full((1, m), 1 / m)) - 1 / m)[0])
+    return (dual_cone(gram, np.full((1, m), 1 / m)) - 1 / m)[0]
 
 
 def _at_zero(gram: np.ndarray, alpha: np.ndarray) -> bool:
@@ -136,7 +136,7 @@ def _averse_face(
         part = gram[face[:, None], face]
         room = radius**2 - y @ part @ y
         if room > 0:
-            return np.asarray(x + math.sqrt(max(x @ part @ x, 0.0) / room) * y)
+            return x + math.sqrt(max(x @ part @ x, 0.0) / room) * y
         return np.asarray(inside + 2 / -y.min() * y)  # F falls without end along y
 
     return least

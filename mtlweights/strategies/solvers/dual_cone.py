@@ -29,7 +29,7 @@ def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     else:
         added = _block_pivoting(cosines, linear)
     inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
-    return np.asarray(vectors + largest * added * inverse)
+    return vectors + largest * added * inverse
 
 
 def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[float, float]:
@@ -87,7 +87,7 @@ def least_change(gram: np.ndarray, linear: np.ndarray) -> np.ndarray | None:
     says that no x does.
     """
     if len(linear) == 1 and gram[0, 0] > 0:
-        return np.asarray(np.maximum(-linear, 0.0) / gram[0, 0])
+        return np.maximum(-linear, 0.0) / gram[0, 0]
     cosines, norms = cosines_and_norms(gram)
     if (linear[norms == 0] < 0).any():
         return None

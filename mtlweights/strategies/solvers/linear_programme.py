@@ -22,7 +22,7 @@ def best_on_simplex(gain: np.ndarray, rows: np.ndarray, bound: np.ndarray) -> np
     if done.x is None:
         return None
     b = np.maximum(done.x, 0.0)
-    return np.asarray(b / b.sum())
+    return b / b.sum()
 
 
 def _of_two(gain: np.ndarray, rows: np.ndarray, bound: np.ndarray) -> np.ndarray | None:

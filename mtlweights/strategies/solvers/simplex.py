@@ -25,7 +25,7 @@ def project_simplex(point: np.ndarray, total: float = 1.0) -> np.ndarray:
         if value <= excess:
             break
         threshold = excess
-    return np.asarray(np.maximum(shifted - threshold, 0.0))
+    return np.maximum(shifted - threshold, 0.0)
 
 
 def momentum_steps(
@@ -166,4 +166,4 @@ def face_minima(gram: np.ndarray, face: np.ndarray, linear: np.ndarray | None = 
     except np.linalg.LinAlgError:  # gradients equal up to rounding
         y = np.linalg.lstsq(system, right, rcond=None)[0][:k] / size[:, None]
     y[:, 0] /= y[:, 0].sum()
-    return np.asarray(y)
+    return y
