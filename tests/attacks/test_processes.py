@@ -42,11 +42,11 @@ def whole(folder):
 
 def test_benches_that_are_killed(attack, tmp_path):
     """Benches killed at random moments, and run again: no result lost, torn or done twice."""
-    for index, draw in enumerate(attack.draws(0.7)):
+    for index, draw in enumerate(attack.draws(1.4)):
         folder, pids, kills = tmp_path / f"out{index}", tmp_path / f"pids{index}", 0
         runs_folder(folder)
         with attack.trial(f"bench {index}"):
-            most = draw.randint(3, 7)
+            most = draw.randint(2, 5)
             while kills < most and len(finished(folder)) < len(SPECS):
                 kill_a_bench(draw, folder, pids)
                 kills += 1
@@ -57,12 +57,14 @@ def test_benches_that_are_killed(attack, tmp_path):
 
 def kill_a_bench(draw, folder, pids):
     """Start a bench, and kill it, its group or one of its workers: what was done stays as it is."""
-    whom = draw.choice(["parent", "group", "worker"])
+    whom = draw.choice(["parent", "parent", "group", "group", "worker"])
     number = draw.choice([signal.SIGKILL, signal.SIGTERM])
     done, before = finished(folder), set(pids.iterdir()) if pids.exists() else set()
     bench = start_bench(folder, pids, 99)
     until(lambda: set(pids.iterdir()) - before, "the first run")
-    time.sleep(draw.uniform(0, 0.4))
+    more = min(draw.randint(0, 2), len(SPECS) - len(done) - 1)
+    until(lambda: len(finished(folder)) >= len(done) + more, f"{more} results")
+    time.sleep(draw.uniform(0, 0.1))
     workers = alive(pids)
     if whom == "worker" and workers:
         os.kill(int(draw.choice(workers)), number)
@@ -134,8 +136,8 @@ def test_trainings_that_are_killed(attack, problem, tmp_path):
     """Trainings killed at random moments, and run again: the result of one that was not."""
     command, log = ["train", problem, "-s", "uw", *QUICK, "--epochs", "12", "--out"], str(tmp_path / "log")
     fork([*command, str(tmp_path / "whole")], log).join(120)
-    for index, draw in enumerate(attack.draws(1)):
-        folder, kills = tmp_path / f"run{index}", draw.randint(2, 6)
+    for index, draw in enumerate(attack.draws(1.4)):
+        folder, kills = tmp_path / f"run{index}", draw.randint(2, 4)
         with attack.trial(f"training {index}"):
             for _ in range(kills):
                 run = fork([*command, str(folder)], log)
