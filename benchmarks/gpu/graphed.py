@@ -6,26 +6,40 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from loops import Way, batch_on
-from records import Log
+from loops import Way, batch_on, train
+from records import Failed, Log
 from torch import Tensor, nn
 
-from mtlweights import Balancer
+from mtlweights import Balancer, strategies
+from mtlweights.strategies import LossStrategy
 
 Compare = Callable[[str, Way], str]
 KINDS = ("uw", "famo", "gradnorm", "pcgrad", "mgda", "modo", "graddrop", "db_mtl")
 
 
 def replayed(names: list[str], log: Log, compare: Compare) -> None:
-    """From a captured graph, also in a mode that keeps several rows."""
+    """From a captured graph, which may go backward once: one pass is right, several are refused."""
     device = torch.device(log.device)
-    for group, arguments in (
-        ("captured CUDA graph", {}),
-        ("captured CUDA graph, no factors", {"gradients": "rows"}),
-    ):
-        those = names if not arguments else [n for n in names if _takes_modes(n)]
-        way = Way(device, arguments=arguments, prepare=captured)
-        log.checks(group, those, lambda n, way=way: compare(n, way))
+    one = [name for name in names if issubclass(strategies.get(name), LossStrategy)]
+    one = [name for name in one if strategies.get(name).heads == "weighted"]
+    way = Way(device, prepare=captured)
+    log.checks("captured CUDA graph, one pass", one, lambda n: compare(n, way))
+    several = [name for name in names if name not in one]
+    log.checks("captured CUDA graph, several passes refused", several, lambda n: _refused(n, way))
+    modes = {"gradients": "features"}
+    below = Way(device, arguments=modes, features=True, prepare=captured)
+    those = [name for name in several if _takes(name, modes)]
+    log.checks("captured CUDA graph below the features", those, lambda n: compare(n, below))
+
+
+def _refused(name: str, way: Way) -> str:
+    try:
+        train(name, way)
+    except ValueError as error:
+        if "make_graphed_callables can go backward once" in str(error):
+            return "refused"
+        raise
+    raise Failed("not refused")
 
 
 def by_compiler(names: list[str], log: Log, compare: Compare) -> None:
@@ -42,9 +56,9 @@ def by_compiler(names: list[str], log: Log, compare: Compare) -> None:
         log.add(f"torch.compile, mode {mode}", "graphs compiled", None if graphs else False, str(graphs))
 
 
-def _takes_modes(name: str) -> bool:
+def _takes(name: str, arguments: dict[str, Any]) -> bool:
     try:
-        Balancer(name, ["a", "b"], gradients="rows")
+        Balancer(name, ["a", "b"], **arguments)
     except ValueError:
         return False
     return True
@@ -71,7 +85,7 @@ def captured(model: nn.Module) -> nn.Module:
 
 
 class Graphed(torch.autograd.Function):
-    """On the CPU, what a captured graph does with memory: every backward writes the same gradients."""
+    """On the CPU, a stand-in for a captured graph, of the same name."""
 
     @staticmethod
     def forward(ctx: Any, module: nn.Module, buffers: list[Tensor], x: Tensor, *params: Tensor) -> Tensor:

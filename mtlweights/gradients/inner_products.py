@@ -18,7 +18,7 @@ BLOCK = 1 << 15  # rows shorter than this are worth putting end to end
 BUFFER = 1 << 19  # elements of all rows together that a CPU converts at a time: they stay in its cache
 LEAST, MOST = 1 << 14, 1 << 16  # of one row; a larger buffer costs more in page faults than it saves
 PIECE = 1 << 17  # elements of one row that are weighted at a time
-BATCH = 1 << 22  # elements of all rows together that a GPU converts at a time
+BATCH = 1 << 24  # elements of all rows together that a GPU converts at a time
 STRIP = 1 << 12  # elements of one row in one of a GPU's parallel products
 FEW = 10  # rows up to which a CPU's dot products are faster than its matrix products
 

@@ -49,7 +49,7 @@ class Leaves:
 
     @property
     def replayed(self) -> bool:
-        """A pass writes over the gradients of the pass before it."""
+        """A captured CUDA graph is behind the losses, which can go backward once."""
         return self.graph is not None and self.graph.replayed
 
     def reached_by(self, tasks: int) -> bool:

@@ -19,10 +19,13 @@ from torch.backends import mkldnn
 from . import factored
 from .factored import Product, Weight
 from .graph import Use, unhooked
-from .inner_products import BLOCK, inner, mix
+from .inner_products import BATCH, BLOCK, inner, mix
 
 Row = list[Any]  # per parameter a Tensor, a Product, or None
 Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
+
+
+GPUS = ("cuda",)
 
 
 def rows(
@@ -32,14 +35,12 @@ def rows(
     *,
     retain_graph: bool = False,
     factored: Mapping[int, list[Use]] | None = None,
-    replayed: bool = False,
 ) -> list[Row]:
     """The gradient of ``factor * loss`` in every parameter, one backward pass per loss.
 
     ``factor`` is the gradient that reached the balancer (AMP scale, 1/accumulation); it stays in the rows,
     so that small gradients do not underflow. The graph is freed by the last pass unless ``retain_graph``.
     For the weights in ``factored`` the pass stops at their operations' outputs: those gradients are Products.
-    With ``replayed`` passes the gradients are copied, since the next pass writes over them.
     """
     alive = [i for i, loss in enumerate(losses) if loss.requires_grad]
     out: list[Row] = [[None] * len(params) for _ in losses]
@@ -54,7 +55,7 @@ def rows(
         if not inputs:
             continue
         with unhooked(wanted):
-            grads = _passed(losses[i : i + 1], inputs, [seed], keep, replayed)
+            grads = torch.autograd.grad(losses[i], inputs, seed, retain_graph=keep, allow_unused=True)
         for k, gradient in zip(whole, grads, strict=False):
             out[i][k] = _real(gradient)
         outputs = iter(grads[len(whole) :])
@@ -71,23 +72,17 @@ def weighted_pass(
     factor: Tensor,
     *,
     retain_graph: bool = False,
-    replayed: bool = False,
 ) -> Row:
-    """The gradient of ``factor * sum(weights * losses)`` in one backward pass; ``replayed`` as in `rows`."""
+    """The gradient of ``factor * sum(weights * losses)`` in one backward pass."""
     alive = [(loss, w) for loss, w in zip(losses, weights, strict=True) if loss.requires_grad]
     if not alive or not params:
         return [None] * len(params)
     seeds = [(factor * w).to(loss.device, loss.dtype) for loss, w in alive]
     with unhooked(params):
-        grads = _passed([loss for loss, _ in alive], params, seeds, retain_graph, replayed)
+        grads = torch.autograd.grad(
+            [loss for loss, _ in alive], params, seeds, retain_graph=retain_graph, allow_unused=True
+        )
     return [_real(gradient) for gradient in grads]
-
-
-def _passed(
-    losses: Sequence[Tensor], inputs: Sequence[Any], seeds: list[Tensor], retain_graph: bool, replayed: bool
-) -> Sequence[Tensor | None]:
-    found = torch.autograd.grad(losses, inputs, seeds, retain_graph=retain_graph, allow_unused=True)
-    return [None if g is None else g.clone() for g in found] if replayed else found
 
 
 def _real(gradient: Tensor | None) -> Tensor | None:
@@ -114,7 +109,7 @@ def as_gradient(param: Tensor, gradient: Tensor) -> Tensor:
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
     """Inner products of the rows over the parameters ``columns``, [m, m], as `inner` gives them."""
     terms: list[Tensor] = []
-    small: list[list[Tensor]] = []
+    short: list[list[Tensor]] = []
     for column in columns:
         gradients = [row[column] for row in rows]
         if any(isinstance(gradient, Product) for gradient in gradients):
@@ -124,16 +119,25 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
         if like is None:
             continue
         flat = [None if gradient is None else _flat(gradient) for gradient in gradients]
-        if like.numel() >= BLOCK:
+        block = BLOCK if like.device.type == "cpu" else BATCH // len(rows)
+        if like.numel() >= block:
             terms.append(inner(flat))
-        else:
-            blank = torch.zeros_like(_flat(like))
-            small.append([blank if gradient is None else gradient for gradient in flat])
-    if small:
-        terms.append(inner([torch.cat(pieces) for pieces in zip(*small, strict=True)]))
+            continue
+        blank = torch.zeros_like(_flat(like))
+        short.append([blank if gradient is None else gradient for gradient in flat])
+        if like.device.type != "cpu" and sum(len(pieces[0]) for pieces in short) >= block:
+            terms.append(_end_to_end(short))
+            short = []
+    if short:
+        terms.append(_end_to_end(short))
     if not terms:
         return torch.zeros(len(rows), len(rows), dtype=torch.float64)
     return torch.stack([term.to(terms[0].device) for term in terms]).sum(0)
+
+
+def _end_to_end(short: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The Gramian over several parameters, by few products for all of them."""
+    return inner([torch.cat(pieces) for pieces in zip(*short, strict=True)])
 
 
 def _flat(gradient: Tensor) -> Tensor:
@@ -206,6 +210,35 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: b
         else:
             total.add_(gradient, alpha=weight)
     return total
+
+
+def combine_alike(rows: Sequence[Row], columns: Sequence[int], weights: Sequence[Weight]) -> dict[int, Any]:
+    """`combine` for many parameters by few kernels: those on a GPU that every row reaches densely.
+
+    A part of them at a time, whose gradients are taken out of the rows.
+    """
+    out: dict[int, Any] = {}
+    if any(isinstance(weight, Tensor) for weight in weights):
+        return out
+    left = [c for c in columns if all(_is_dense_on_gpu(row[c]) for row in rows)]
+    while left:
+        these, elements = [], 0
+        while left and elements < BATCH:
+            these.append(left.pop(0))
+            elements += rows[0][these[-1]].numel()
+        lists: list[list[Any]] = [[row[c] for c in these] for row in rows]
+        total: list[Any] = list(torch._foreach_mul(lists[0], weights[0]))
+        for part, weight in zip(lists[1:], weights[1:], strict=True):
+            torch._foreach_add_(total, part, alpha=float(weight))
+        out |= zip(these, total, strict=True)
+        for row in rows:
+            for c in these:
+                row[c] = None
+    return out
+
+
+def _is_dense_on_gpu(gradient: object) -> bool:
+    return isinstance(gradient, Tensor) and not gradient.is_sparse and gradient.device.type in GPUS
 
 
 def accumulate(param: Tensor, gradient: Tensor | None) -> None:

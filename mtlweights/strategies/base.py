@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from .hyperparameters import is_whole
 
 Weights = np.ndarray | tuple[np.ndarray, np.ndarray]
-Index = slice | np.ndarray  #: of the m tasks present: ``ALL`` when none is missing, else their numbers [m]
+Index = (
+    slice | np.ndarray | Tensor
+)  #: of the m tasks present: ``ALL`` when none is missing, else their numbers [m]
 ALL = slice(None)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...strategies import Strategy
+from ...strategies import ALL, Index, Strategy
 from ..records import Step
 from .learned_weights import Learned
 from .row_state import RowStore
@@ -96,6 +96,14 @@ class State:
         """Where the state lives: the host for a GramStrategy, the losses' device for the others."""
         return self.strategy.step.device
 
+    def at(self, present: list[int]) -> Index:
+        """These tasks as an index of tensors here; a GPU is not waited for."""
+        if len(present) == self.strategy.n_tasks:
+            return ALL
+        if self.device.type == "cpu":
+            return np.array(present)
+        return torch.tensor(present).to(self.device, non_blocking=True)
+
     @torch.no_grad()
     def propose(self, step: Step) -> None:
         """Add one backward to the step being prepared.
@@ -114,7 +122,7 @@ class State:
             counts = step.items().to(self.sums)
             part = torch.stack([step.losses.to(self.sums) * counts, counts])
             now.sums = torch.zeros_like(self.sums) if now.sums is None else now.sums
-            now.sums[:, step.present] += part
+            now.sums[:, self.at(step.present)] += part
         for name, gradient in step.gradients.items():
             before = now.gradients.get(name)
             now.gradients[name] = gradient if before is None else before + gradient

@@ -16,7 +16,7 @@ from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
 from ...gradients.task_gradients import Row, full_precision
-from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
+from ...strategies import GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from ..records import Step
 from ..state.state import State
 
@@ -60,7 +60,7 @@ class Weigher:
 
     def index(self, step: Step) -> Index:
         """``present`` as strategies on the device take it: no copy to it when no task is missing."""
-        return ALL if len(step.present) == self.strategy.n_tasks else np.array(step.present)
+        return self.state.at(step.present)
 
     def combine(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""

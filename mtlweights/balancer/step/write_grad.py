@@ -23,6 +23,8 @@ def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tenso
     shared = leaves.shared
     per_row = (step.trunk, step.heads) if step.stack is None else step.stack
     trunk, heads = (_items(weights, len(rows)) for weights in per_row)
+    if not step.wide and not pieces:
+        pieces = task_gradients.combine_alike(rows, [k for k, several in enumerate(shared) if several], trunk)
     found: Found = []
     for k, param in enumerate(leaves.params):
         weights = trunk if shared[k] else heads
@@ -43,9 +45,7 @@ def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
 
     def one_pass(values: Sequence[Tensor], weights: Sequence[Weight], where: list[int], keep: bool) -> None:
         chosen = [params[k] for k in where]
-        part = task_gradients.weighted_pass(
-            values, weights, chosen, batch.factor, retain_graph=keep, replayed=leaves.replayed
-        )
+        part = task_gradients.weighted_pass(values, weights, chosen, batch.factor, retain_graph=keep)
         for k, gradient in zip(where, part, strict=True):
             found[k] = gradient
 
