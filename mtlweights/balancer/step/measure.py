@@ -42,7 +42,12 @@ class Gatherer:
         names = batch.leaves.names
         self.factored = {names[columns[k]]: factored.elements(params[k], uses) for k, uses in plan.items()}
         rows = task_gradients.rows(
-            batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan
+            batch.values,
+            params,
+            batch.factor,
+            retain_graph=retain_graph,
+            factored=plan,
+            replayed=batch.leaves.replayed,
         )
         if self.window is not None:
             return self.keep(batch, rows)
@@ -86,7 +91,7 @@ class Gatherer:
     def _plan(self, batch: Batch, params: list[Tensor]) -> dict[int, list[Use]]:
         """The weights whose gradients can and should stay factors."""
         strategy, graph = self.weigher.strategy, batch.leaves.graph
-        gramian = isinstance(strategy, GramStrategy) and not strategy.validation_rows
+        gramian = isinstance(strategy, GramStrategy) and "validate" not in strategy.hooks()
         alone = self.window is None and self.weigher.ranks.number == 1
         if graph is None or graph.compiled or not (gramian and alone) or self.mode in ("rows", "features"):
             return {}
