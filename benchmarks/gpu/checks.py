@@ -37,7 +37,7 @@ def run(names: list[str], log: Log) -> None:
     gram = [n for n in names if issubclass(strategies.get(n), GramStrategy)]
     stacked = [n for n in gram if needs_batches(n) > 1]
     alone = [n for n in gram if n not in stacked]
-    in_one = [n for n in alone if not strategies.get(n).validation_rows]
+    in_one = [n for n in alone if "validate" not in strategies.get(n).hooks()]
     log.checks("first step by the paper's formula, float32", names, lambda n: definition(n, device))
     ways: list[tuple[str, list[str], Way]] = [
         ("balancer(losses).backward()", names, Way(device, path="call")),

@@ -154,7 +154,9 @@ class Weigher:
         self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: task_gradients.size(params[c]) for c in at}, matrix)
         with full_precision(), self.state.trial() as step.buffers:
-            out = self.strategy.direction(matrix, step.losses, self.index(step))
+            whole = len(step.present) == self.strategy.n_tasks
+            present = ALL if whole else np.array(step.present)
+            out = self.strategy.direction(matrix, step.losses, present)
         step.rows = self.state.rows.take_back()
         direction, weights = out if isinstance(out, tuple) else (out, None)
         step.trunk = weights
