@@ -16,7 +16,7 @@ from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
 from ...gradients.task_gradients import Row, full_precision
-from ...strategies import GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
+from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from ..records import Step
 from ..state.state import State
 
