@@ -254,7 +254,6 @@ def test_batches_go_with_a_fitting_number_of_micro_batches_and_no_held_weights()
 class Validated(GramStrategy):
     """Remembers its input; looks ``ahead`` along the plain sum."""
 
-    validation_rows = True
     measured_at = "all"
 
     def __init__(self, n_tasks, *, ahead=0.0):

@@ -71,7 +71,6 @@ class LooksAhead(GramStrategy):
     """Weights by how much of the validation losses' gradients each gradient has."""
 
     family = "validation"
-    validation_rows = True
     needs = ("validate",)
     properties = EQUAL
 

@@ -118,7 +118,7 @@ def check_gradients(
             f"gradients={gradients!r} is for Gramian strategies; {type(strategy).__name__} weighs tasks by "
             f"{kind}: leave gradients='auto'."
         )
-    several = strategy.batches > 1 or strategy.validation_rows
+    several = strategy.batches > 1 or "validate" in strategy.hooks()
     if gradients == "features" and (accumulation == "window" or several):
         raise ValueError(
             "gradients='features' needs the graph of the whole step at once: it goes with neither "
@@ -137,7 +137,7 @@ def check_accumulation(accumulation: str, steps: int | None, every: int, strateg
         raise ValueError(f"accumulation should be 'microbatch' or 'window', found {shown(accumulation)}.")
     if steps is not None and not (is_whole(steps) and 1 <= steps < MOST):
         raise ValueError(f"accumulation_steps should be a whole number of at least 1, found {shown(steps)}.")
-    if batches > 1 and strategy.validation_rows:
+    if batches > 1 and "validate" in strategy.hooks():
         raise ValueError(
             f"{type(strategy).__name__} asks for {batches} batches and for validation rows: a strategy gets "
             "one or the other."
@@ -158,7 +158,7 @@ def check_accumulation(accumulation: str, steps: int | None, every: int, strateg
 def check_sharded(strategy: Strategy, gradients: str) -> None:
     """Raise ValueError for what shards of gradients cannot do."""
     what = f"gradients={gradients!r}"
-    if isinstance(strategy, JacobianStrategy) or strategy.validation_rows:
+    if isinstance(strategy, JacobianStrategy) or "validate" in strategy.hooks():
         what = f"{type(strategy).__name__}, which needs more than a Gramian of the task gradients,"
     elif gradients != "features":
         return

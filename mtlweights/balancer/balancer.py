@@ -255,7 +255,7 @@ class Balancer:
         scores = None if validation is None else read_scores(self.tasks, validation)
         self._commits.settle()
         self._reminders.epoch_ended(validation is not None)
-        if self._state.wants_epochs:
+        if "end_epoch" in self.hooks:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
 
     def after_step(self, closure: Closure | Parts, counts: Mapping[str, Any] | None = None) -> None:
@@ -271,7 +271,7 @@ class Balancer:
         """
         check_closure(closure)
         self._reminders.fed("after_step")
-        if not self.wants_after_step:
+        if "after_step" not in self.hooks:
             return
         with torch.no_grad():
             losses = closure()
@@ -285,9 +285,9 @@ class Balancer:
             self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
 
     @property
-    def wants_after_step(self) -> bool:
-        """Whether :meth:`after_step` does anything: else its batches need not be kept."""
-        return type(self.strategy).after_step is not Strategy.after_step
+    def hooks(self) -> frozenset[str]:
+        """Which of ``end_epoch``, ``after_step`` and ``validate`` do anything with this strategy."""
+        return self.strategy.hooks()
 
     def validate(self, closure: Closure) -> None:
         """Give the strategy gradients of validation losses, if it wants them.
@@ -301,7 +301,7 @@ class Balancer:
         """
         check_closure(closure)
         self._reminders.fed("validate")
-        if self.strategy.validation_rows:
+        if "validate" in self.hooks:
             self._engine.validation.give(partial(self._validation_losses, closure))
 
     def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:

@@ -46,7 +46,7 @@ def _passes(strategy: type[Strategy]) -> str:
         return "1"
     batches = strategy.batches
     passes = "T" + _MEASURED_AT[strategy.measured_at] if batches == 1 else f"T on each of {batches} batches"
-    return passes + (" + validation" if strategy.validation_rows else "")
+    return passes + (" + validation" if "validate" in strategy.hooks() else "")
 
 
 def _state(strategy: type[Strategy]) -> str:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..balancer.balancer import Balancer
 from ..strategies import ALL, GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from .cases import ordinary, validated
 from .harness import Stage
@@ -43,7 +42,7 @@ def class_attributes(subject: Subject) -> None:
     assert not loose, f"hyperparameters should be keyword-only (after a *): {', '.join(loose)}"
     known = {p.name for p in arguments}
     _only("space", cls.space, known)
-    _only("needs", cls.needs, [n for n in ("end_epoch", "after_step", "validate") if hasattr(Balancer, n)])
+    _only("needs", cls.needs, cls.hooks())
     _only("properties", cls.properties, PROPERTIES)
     _only("heads", [cls.heads], ("plain", "weighted"))
     _only("measured_at", [cls.measured_at], _PLACES)
@@ -74,13 +73,12 @@ def results(subject: Subject) -> None:
                 result = stage.step(ordinary(n_tasks, n))
                 _finite(result.update, f"T = {n_tasks}, {dtype}")
             _own(stage.strategy, result.raw)
-        if stage.strategy.validation_rows:
+        if isinstance(stage.strategy, GramStrategy) and "validate" in subject.cls.hooks():
             stage.step(validated(n_tasks, 2))
             _lookahead(stage.strategy, n_tasks)
 
 
-def _lookahead(strategy: Strategy, n_tasks: int) -> None:
-    assert isinstance(strategy, GramStrategy), "validation_rows is for a GramStrategy"
+def _lookahead(strategy: GramStrategy, n_tasks: int) -> None:
     found = strategy.lookahead(np.arange(n_tasks))
     shape = None if found is None else np.shape(found)
     assert shape in (None, (n_tasks,)), f"lookahead should return [m] = [{n_tasks}] or None, found {shape}"

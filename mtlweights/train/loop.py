@@ -137,7 +137,7 @@ class Loop:
         """One pass over the training split; mean loss and mean weight per task."""
         losses = {task.name: Mean() for task in self.problem.tasks}
         weights: dict[str, Mean] = {}
-        whole = self.balancer.wants_after_step and self.balancer.accumulation == "window"
+        whole = "after_step" in self.balancer.hooks and self.balancer.accumulation == "window"
         parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
         self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
@@ -145,7 +145,7 @@ class Loop:
             parts = [*(parts if whole else []), batch]
             with self.accelerator.accumulate(self.model):
                 found = self._losses(batch)
-                if self.balancer.strategy.validation_rows and self.accelerator.sync_gradients:
+                if "validate" in self.balancer.hooks and self.accelerator.sync_gradients:
                     self.balancer.validate(self._held_out_losses)
                 loss = self.balancer(found, batch["counts"])
                 self.accelerator.backward(loss * self._window_factor(index))

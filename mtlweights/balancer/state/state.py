@@ -47,7 +47,7 @@ class State:
         n = strategy.n_tasks
         self.learned = Learned(strategy, lr)
         self.sums = torch.zeros(2, n, dtype=torch.float64)
-        self.wants_epochs = type(strategy).end_epoch is not Strategy.end_epoch
+        self.epochs = "end_epoch" in strategy.hooks()  #: sums of losses are kept
         self.held = torch.full((2, n), float("nan"), dtype=torch.float64)
         self.rows = RowStore(strategy)
         self.pending: Proposal | None = None
@@ -110,7 +110,7 @@ class State:
         now, ok = self.pending, step.ok.to(self.device)
         now.ok = ok if now.ok is None else now.ok & ok
         now.seen[step.present] += 1
-        if self.wants_epochs:
+        if self.epochs:
             counts = step.items().to(self.sums)
             part = torch.stack([step.losses.to(self.sums) * counts, counts])
             now.sums = torch.zeros_like(self.sums) if now.sums is None else now.sums

@@ -51,7 +51,6 @@ class AutoLambda(GramStrategy):
     needs = ("validate",)
     scale_degree = None  # eta is in the unit of parameters per gradient
     signed_weights = True
-    validation_rows = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     def __init__(self, n_tasks: int, *, init: float = 0.1, eta: float = 0.1, bilevel: bool = True) -> None:
