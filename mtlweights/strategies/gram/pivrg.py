@@ -49,7 +49,7 @@ class PIVRG(GramStrategy):
     properties = frozenset({"non_conflicting", "permutation_equivariant"})
 
     score: Tensor
-    preference: Tensor
+    weight: Tensor  # p, the preferences
 
     def __init__(self, n_tasks: int, *, limit: float = 2.0, temperature: float = 0.1) -> None:
         super().__init__(n_tasks)
@@ -57,11 +57,11 @@ class PIVRG(GramStrategy):
         check_above(0, temperature=temperature)
         self.limit, self.temperature = limit, temperature
         self.register_buffer("score", torch.full((n_tasks,), math.nan, dtype=torch.float64))
-        self.register_buffer("preference", torch.ones(n_tasks, dtype=torch.float64))
+        self.register_buffer("weight", torch.ones(n_tasks, dtype=torch.float64))
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], positive."""
-        p = self.preference.numpy()[present]
+        p = self.weight.numpy()[present]
         # With w = v / p the equation is FairGrad's for the gradients g_i / p_i.
         return alpha_fair(gram / p / p[:, None], 2.0) / p
 
@@ -76,4 +76,4 @@ class PIVRG(GramStrategy):
             shortfall = 1 - score[known]
             temperature = max(np.ptp(shortfall) / math.log(self.limit), self.temperature)
             shares = np.exp((shortfall - shortfall.max()) / temperature)
-            self.preference.numpy()[known] = known.sum() * shares / shares.sum()
+            self.weight.numpy()[known] = known.sum() * shares / shares.sum()

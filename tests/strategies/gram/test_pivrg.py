@@ -34,7 +34,7 @@ def test_the_equation_with_preferences(scores):
     strategy = strategies.get("pivrg")(3)
     strategy.end_epoch(ALL, np.array(scores))
     p = np.array(preferences(scores))
-    assert strategy.preference.numpy() == pytest.approx(p, rel=1e-12)
+    assert strategy.weight.numpy() == pytest.approx(p, rel=1e-12)
     assert p.max() / p.min() <= 2 + 1e-12
     rows = np.random.default_rng(1).normal(size=(3, 6)) * [[1], [3], [0.5]]
     gram = rows @ rows.T
@@ -48,7 +48,7 @@ def test_orthogonal_gradients_by_hand():
     """``w_i |g_i|^2 = sqrt(p_i / w_i)``; p = (4/3, 2/3) at a range far above the temperature."""
     strategy = strategies.get("pivrg")(2)
     strategy.end_epoch(np.ones(2), np.array([0.0, 1.0]))
-    assert strategy.preference.tolist() == pytest.approx([4 / 3, 2 / 3])
+    assert strategy.weight.tolist() == pytest.approx([4 / 3, 2 / 3])
     found = strategy.weights(np.diag([1.0, 16.0]), np.ones(2), np.arange(2))
     assert found == pytest.approx([(4 / 3) ** (1 / 3), (2 / 3 / 256) ** (1 / 3)])
 
@@ -56,14 +56,14 @@ def test_orthogonal_gradients_by_hand():
 def test_a_task_without_a_score_keeps_preference_one_and_its_last_score_counts():
     strategy = strategies.get("pivrg")(3)
     strategy.end_epoch(ALL, np.array([0.2, np.nan, 0.9]))
-    assert strategy.preference.tolist() == pytest.approx(
+    assert strategy.weight.tolist() == pytest.approx(
         [preferences((0.2, 0.9))[0], 1, preferences((0.2, 0.9))[1]]
     )
     strategy.end_epoch(ALL, np.array([np.nan, 0.5, np.nan]))
-    assert strategy.preference.tolist() == pytest.approx(preferences((0.2, 0.5, 0.9)))
-    before = strategy.preference.clone()
+    assert strategy.weight.tolist() == pytest.approx(preferences((0.2, 0.5, 0.9)))
+    before = strategy.weight.clone()
     strategy.end_epoch(ALL, None)
-    assert (strategy.preference == before).all()
+    assert (strategy.weight == before).all()
     found = strategy.weights(np.eye(2), np.ones(2), np.array([2, 0]))
     assert found == pytest.approx(np.cbrt([before[2], before[0]]))
 
