@@ -21,6 +21,7 @@ OWN = (
     "heads",
     "every",
     "smoothing",
+    "normalise",
     "accumulation",
     "accumulation_steps",
     "process_group",
