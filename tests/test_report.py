@@ -1,16 +1,18 @@
 """Tables against numbers worked out by hand, and a page that stands alone."""
 
+import json
 import math
 import os
 import re
 from collections import Counter
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from mtlweights.bench import RunSpec
-from mtlweights.bench.report import markdown_tables, text_tables, write_page
+from mtlweights.bench import Protocol, RunSpec
+from mtlweights.bench.report import markdown_tables, text_tables, verdicts, write_page
 from mtlweights.bench.report.comparison import compare, estimate
 from mtlweights.bench.report.figures import validation_curves, weight_trajectories
 from mtlweights.train import Settings
@@ -90,34 +92,63 @@ def test_delta_m_is_the_mean_relative_change():
     assert delta.mean == pytest.approx(50 * (0.03 / 0.52 + 0.1 / 2.1))
 
 
-def test_verdict_needs_an_interval_without_zero():
-    found = [
-        made("equal", s, task, **{task: value})
-        for s in range(3)
-        for task, value in (("ner", 0.5), ("age", 2.0))
-    ]
-    found += [made("pcgrad", s, ner=0.52 + s / 1000, age=2.2 + s / 1000) for s in range(3)]
-    pcgrad = rows(found)[0]["pcgrad"]
-    assert (pcgrad.change["ner"].verdict, pcgrad.change["age"].verdict) == ("better", "worse")
-    assert rows(results())[0]["pcgrad"].change["age"].verdict == "unresolved"
+def verdict(comparison, arm, against, what):
+    found = comparison.verdict(arm, against, what)
+    return found.verdict, found.interval.mean
+
+
+def test_verdicts_are_paired_and_in_per_cent_of_single_task_training():
+    alone = {"ner": (0.5, 0.51, 0.49, 0.5), "age": (2.0, 2.02, 1.98, 2.0)}
+    found = [made("equal", s, task, **{task: alone[task][s]}) for s in range(4) for task in alone]
+    found += [made("equal", s, ner=0.5, age=2.0 + s / 1000) for s in range(4)]
+    found += [made("pcgrad", s, ner=0.52 + s / 1000, age=2.2 + s / 1000) for s in range(4)]
+    _, comparison = rows(found)
+    assert verdict(comparison, "pcgrad", "equal", "ner") == ("better", pytest.approx(100 * 0.0215 / 0.5))
+    assert verdict(comparison, "pcgrad", "equal", "age") == ("worse", pytest.approx(-100 * 0.2 / 2))
+    assert verdict(comparison, "pcgrad", "equal", "Δm") == ("worse", pytest.approx(4.3 / 2 - 5))
     text = text_tables(found)
-    assert re.search(r"^pcgrad .* \+2\.10 ± 0\.25 ▲ +-0\.201 ± 0\.002 ▼$", text, re.MULTILINE)
+    assert "pcgrad against equal: better on ner, worse on age; its Δm averages the two." in text
+    assert re.search(r"^pcgrad +-2\.85 \[.*\] +worse +0\.0\d\d .*▲ .*▼$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ([0.2, 0.21, 0.22], "better"),
-        ([-0.2, -0.21, -0.22], "worse"),
-        ([0.2, 0.2001], "unresolved"),  # two seeds
-        ([0.2], "unresolved"),
-        ([0.2, 0.2, 0.2], "unresolved"),  # no width
-        ([0.3 - 0.1, 0.4 - 0.2, 0.2], "unresolved"),  # none but rounding
-        ([0.0, 0.0, 0.0], "unresolved"),
-    ],
-)
-def test_a_verdict_takes_three_seeds_and_an_interval(values, verdict):
-    assert estimate(values).verdict == verdict
+def test_the_uncertainty_of_single_task_training_is_in_a_change_against_it():
+    """As a bootstrap of the seeds has it; the spread of the arm alone would be a third of that."""
+    rng = np.random.default_rng(0)
+    alone, own = rng.normal(0.5, 0.03, size=200), rng.normal(0.6, 0.01, size=200)
+    found = [made("equal", s, "ner", ner=alone[s]) for s in range(200)]
+    found += [made("pcgrad", s, ner=own[s]) for s in range(200)]
+    _, comparison = rows(found)
+    interval = comparison.verdict("pcgrad", "single", "ner").interval
+    seeds = rng.integers(200, size=(4_000, 200))
+    drawn = 100 * (own[seeds].mean(1) / alone[seeds].mean(1) - 1)
+    assert interval.mean == pytest.approx(100 * (own.mean() / alone.mean() - 1))
+    assert interval.half / 1.972 == pytest.approx(drawn.std(), rel=0.06)
+
+
+def test_a_run_that_diverged_counts_as_the_worst():
+    found = [made("equal", s, ner=0.5 + s / 100) for s in range(3)]
+    found += [made("equal", s, "ner", ner=0.5 + s / 100) for s in range(3)]
+    found += [made("pcgrad", 0, ner=0.6), made("pcgrad", 1, ner=0.6), made("pcgrad", 2, status="failed")]
+    _, comparison = rows(found)
+    _, mean = verdict(comparison, "pcgrad", "equal", "ner")
+    assert mean == pytest.approx(100 * (0.1 + 0.09 + 0.5 - 0.52) / 3 / 0.51)
+    killed = {**found[-1], "error": {"type": "Killed", "message": "", "traceback": ""}}
+    _, comparison = rows([*found[:-1], killed])
+    assert comparison.verdict("pcgrad", "equal", "ner").interval.n == 2
+
+
+def test_verdicts_as_json_are_those_of_the_table():
+    found = [made("equal", s, t, **{t: v + s / 9}) for s in range(3) for t, v in (("ner", 0.5), ("age", 2.0))]
+    found += [made(arm, s, ner=0.6 + s / 7, age=1.0 + s / 8) for s in range(3) for arm in ("equal", "uw")]
+    printed = json.loads(json.dumps(verdicts(found, Protocol({"toy": 3.0})), allow_nan=False))
+    (own,) = [v for v in printed if (v["arm"], v["against"], v["what"]) == ("uw", "equal", "Δm")]
+    assert own["verdict"] == "equal" and own["mean"] == 0 and own["seeds"] == 3 and own["more_seeds"] == 0
+    assert {(v["arm"], v["against"]) for v in printed} == {
+        ("equal", "single"),
+        ("uw", "single"),
+        ("single", "equal"),
+        ("uw", "equal"),
+    }
 
 
 def test_two_seeds_have_no_mark_and_say_why():
@@ -125,7 +156,7 @@ def test_two_seeds_have_no_mark_and_say_why():
     found += [made("pcgrad", s, ner=0.6 + s / 1000, age=1.0 + s / 1000) for s in range(2)]
     text = text_tables(found)
     assert not re.search(r"\d [▲▼]", text)
-    assert "2 seeds are too few for a verdict against single-task training: run 3 or more." in text
+    assert "2 seeds are too few, and so no verdict: run 3 or more." in text
 
 
 def test_text_table_line_by_line():
@@ -304,13 +335,13 @@ def test_the_page_says_what_was_run_and_what_failed(page):
     for text in (
         "1 failed",
         "55.00 ± 4.30",
-        "+3.00 ± 2.48 ▲",
+        "+3.00 ± 2.48",
         "epochs=3",
         "0, 1, 2, the same",
         "10.0 minutes"[3:],
     ):
         assert text in page
-    assert page.count('role="img"') == 2 and 'aria-label="Weights of pcgrad"' in page
+    assert page.count('role="img"') == 3 and 'aria-label="Weights of pcgrad"' in page
 
 
 def test_the_same_results_give_the_same_page(page, tmp_path):

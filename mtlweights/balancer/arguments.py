@@ -112,7 +112,7 @@ def check_normalise(normalise: str | None, strategy: Strategy) -> None:
     if not isinstance(strategy, GramStrategy):
         kind = "looks at losses alone" if isinstance(strategy, LossStrategy) else "has a way of its own"
         raise ValueError(f"normalise= is for Gramian strategies; {name} {kind}: leave it out.")
-    if strategy.batches > 1 or strategy.validation_rows:
+    if strategy.batches > 1 or "validate" in strategy.hooks():
         more = "several batches" if strategy.batches > 1 else "validation gradients"
         raise ValueError(f"normalise= is for one gradient per task; {name} takes those of {more}.")
 

@@ -14,7 +14,7 @@ from ..gradients.functions import after_backward, defer, refuse_transforms
 from ..gradients.leaves import Leaves
 from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
-from ..gradients.task_gradients import Found, full_precision, keep_compiled_graphs
+from ..gradients.task_gradients import Found, keep_compiled_graphs, no_autocast
 from ..strategies import GramStrategy, Strategy
 from ..strategies.making import bind, make_strategy
 from .arguments import (
@@ -33,7 +33,7 @@ from .calls import check_closure, check_features, check_gradient, read_losses, r
 from .explain import explain
 from .records import Step
 from .state import closures, optimizer_state
-from .state.commits import Commits
+from .state.optimizer_steps import OptimizerSteps
 from .state.reminders import Reminders
 from .state.saved_state import check_saved
 from .state.state import State
@@ -163,7 +163,7 @@ class Balancer:
         )
         if not self._engine.one_pass:
             keep_compiled_graphs()
-        self._commits = Commits(self._state, self._engine.window)
+        self._steps = OptimizerSteps(self._state, self._engine.window)
         self._reminders = Reminders(self.strategy)
 
     def __call__(
@@ -208,16 +208,16 @@ class Balancer:
         present, values, numbers = found.present, found.values, found.counts
         if features is not None:
             self._engine.representation.tensor = features
-        self._reminders.called(self._commits.last)
+        self._reminders.called(self._steps.last)
         call = closures.running()
         if call is not None and line_search.follows(self._engine, call):
             losses_at, begin = (present, values, numbers), partial(self._begin, values)
-            held = line_search.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
+            held = line_search.scalar(self._engine, call, losses_at, begin, self._steps.mark)
             if held is not None:
                 return held
         if self._engine.one_pass and not self._weigher.ranks.several_forwards(values):
             decided = partial(self._backward_starts, self._begin(values))
-            with full_precision(values[0].device):
+            with no_autocast(values[0].device):
                 return self._engine.scalar(present, values, numbers, decided)
         leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
         with torch.no_grad():
@@ -253,7 +253,7 @@ class Balancer:
         found = optimizer_state.unwrap(optimizer)
         warn_of_optimizer(self.strategy, found[-1])
         optimizer_state.board(self, found)
-        self._commits.watch.attach(found)
+        self._steps.attach(found)
         return self
 
     def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
@@ -266,7 +266,7 @@ class Balancer:
             ValueError: an unknown task, a score that is not a number, an infinite one.
         """
         scores = None if validation is None else read_scores(self.tasks, validation)
-        self._commits.settle()
+        self._steps.resolve()
         self._reminders.epoch_ended(validation is not None)
         if "end_epoch" in self.hooks:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
@@ -291,9 +291,9 @@ class Balancer:
             if not isinstance(losses, Mapping):
                 losses, counts = merge(read_parts(self.tasks, losses))
             found = read_losses(self.tasks, losses, counts)
-        self._commits.settle()
-        if self._commits.last is not None:
-            found = found.only(self._commits.last.present)
+        self._steps.resolve()
+        if self._steps.last is not None:
+            found = found.only(self._steps.last.present)
         if found.present:
             self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
 
@@ -325,11 +325,11 @@ class Balancer:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Task -> weight [] in the last step, on its device; empty where the method has no weights."""
-        return {} if self._commits.last is None else self._commits.last.weights(self.tasks)
+        return {} if self._steps.last is None else self._steps.last.weights(self.tasks)
 
     def metrics(self) -> dict[str, Tensor]:
         """The last step as a flat dict of tensors []: ``loss/a``, ``weight/a``, ``norm/a``, ``cos/a_b``."""
-        return {} if self._commits.last is None else self._commits.last.metrics(self.tasks)
+        return {} if self._steps.last is None else self._steps.last.metrics(self.tasks)
 
     def explain(self) -> str:
         """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
@@ -337,7 +337,7 @@ class Balancer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
-        self._commits.settle()
+        self._steps.resolve()
         state = self._state.state_dict()
         return {"tasks": list(self.tasks), "reach": self._sharing.state_dict(), **state}
 
@@ -355,10 +355,10 @@ class Balancer:
     # steps ------------------------------------------------------------------------------------------------
 
     def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
-        """Move the state to the losses' device, and settle the last step; returns what proposes this one."""
+        """Move the state to the losses' device, and resolve the last step; returns what proposes this one."""
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
-        return self._commits.begin(values, self._sharing)
+        return self._steps.begin(values, self._sharing)
 
     def _run(
         self,
@@ -372,14 +372,14 @@ class Balancer:
         propose = self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
-        with full_precision(values[0].device):
+        with no_autocast(values[0].device):
             found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
-        after_backward(self._commits.watch.mark)
+        after_backward(self._steps.mark)
         return found
 
     def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
         propose(step)
-        after_backward(self._commits.watch.mark)
+        after_backward(self._steps.mark)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""

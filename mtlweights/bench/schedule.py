@@ -18,6 +18,7 @@ from ..strategies.making import OWN
 from ..train.settings import resolve_device
 from .claims import standing
 from .pool import LIMIT, run_pool
+from .protocol import Protocol, settle
 from .results import RUNS, read_result, runs_folder
 from .run import code_of, make_balancer, run
 from .runspec import RunSpec
@@ -35,6 +36,7 @@ def run_suite(
     overrides: Mapping[str, Any] | None = None,
     runner: Runner = run,
     limit_minutes: float = LIMIT / 60,
+    protocol: Protocol | None = None,
 ) -> list[dict[str, Any]]:
     """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
@@ -48,6 +50,8 @@ def run_suite(
         overrides: settings over the suite's, for every problem.
         runner: what a worker calls with its :class:`RunSpec`; importable by name.
         limit_minutes: a run that takes longer is ended, and failed; by default a day.
+        protocol: how the results are to be judged; by default a number of seeds chosen beforehand, and the
+            suite's ``worth``. What was settled for the folder before stays, and that is said.
 
     Raises:
         OSError: the folder cannot be written.
@@ -60,6 +64,7 @@ def run_suite(
     path = runs_folder(folder).parent
     notes: list[str] = []
     specs = prepare(suite, overrides or {}, notes)
+    notes += settle(protocol or Protocol(suite.worth), path)
     before = {spec.id: standing(spec, path) for spec in specs}
     missing = [spec for spec in specs if before[spec.id][0] != "ok"]
     if progress:

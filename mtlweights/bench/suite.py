@@ -8,13 +8,14 @@
     strategies: [equal, fixed:alpha=0.3, pcgrad]    # single-task training is always added
     seeds: 3                        # that many, from 0; or a list
     settings: {batch_size: 32}      # of train.Settings, for every problem
+    worth: 0.5                      # Δm points that matter; or a mapping from spec to points
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from .. import problems, strategies
 from ..specs import parse_spec
 from ..train import Settings
+from .protocol import Protocol
 from .runspec import SINGLE, RunSpec, spec_key
 from .yamlfile import Located, read_yaml
 
 if TYPE_CHECKING:
     from ..problems import Problem
 
-KEYS = ("problems", "strategies", "seeds", "settings")
+KEYS = ("problems", "strategies", "seeds", "settings", "worth")
 MOST_SEEDS = 10_000
 SETTINGS = tuple(field.name for field in fields(Settings) if field.name != "seed")
 
@@ -42,6 +44,7 @@ class Suite:
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     settings: Mapping[str, Any]
+    worth: Mapping[str, float] = field(default_factory=dict)  #: spec -> smallest difference that matters
 
     def __post_init__(self) -> None:
         for what, specs in (("problem", self.problems), ("strategy", self.strategies)):
@@ -101,8 +104,9 @@ def load_suite(path: str | Path | None = None) -> Suite:
     arms = _strategies(by_name["strategies"])
     seeds = _seeds(by_name["seeds"]) if "seeds" in by_name else (0, 1, 2)
     settings = _settings(by_name["settings"]) if "settings" in by_name else {}
+    worth = _worth(by_name["worth"], problems) if "worth" in by_name else {}
     try:
-        return Suite(Path(path).stem, problems, arms, seeds, settings)
+        return Suite(Path(path).stem, problems, arms, seeds, settings, worth)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -172,6 +176,20 @@ def _seeds(node: Located) -> tuple[int, ...]:
     if not seeds:
         raise node.error("no seed is listed; name at least one.")
     return tuple(seeds)
+
+
+def _worth(node: Located, problems: Iterable[str]) -> dict[str, float]:
+    found = node.mapping("worth").items() if isinstance(node.value, dict) else ()
+    for key, _ in found:
+        if key.value not in problems:
+            raise key.error(f"worth of {key.value!r}, which is no problem of this suite.")
+    by_name = {key.value: value for key, value in found} or dict.fromkeys(problems, node)
+    for value in by_name.values():
+        try:
+            Protocol({"": value.value})
+        except ValueError:
+            raise value.error(f"worth should be a number of at least 0, found {value.shown()}.") from None
+    return {name: float(value.value) for name, value in by_name.items()}
 
 
 def _settings(node: Located) -> dict[str, Any]:

@@ -54,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one number: that many seeds, from 0; several: those",
     )
     parser.add_argument(
+        "--until-resolved",
+        action="store_true",
+        help="add seeds only to arms that are not yet better, equal or worse; intervals hold whenever one "
+        "looks",
+    )
+    parser.add_argument(
+        "--max-seeds", type=int, default=40, metavar="N", help="of --until-resolved (default: 40)"
+    )
+    parser.add_argument(
         "--jobs", type=int, metavar="N", help="runs at a time (default: one per --threads cores)"
     )
     parser.add_argument(
@@ -71,12 +80,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, print the table, write the page; 1 if a run failed."""
-    from ..bench import run_suite
+    from ..bench import run_suite, run_until_resolved
 
     suite = _suite(args)
     folder = Path(args.out or Path("results") / suite.name)
     how = {"jobs": args.jobs, "threads": args.threads, "limit_minutes": args.limit_minutes}
-    results = run_suite(suite, folder, overrides=given_settings(args), **how)
+    how["overrides"] = given_settings(args)
+    if args.until_resolved:
+        results = run_until_resolved(suite, folder, max_seeds=args.max_seeds, **how)
+    else:
+        results = run_suite(suite, folder, **how)
     show(results, folder)
     failed = sum(result["status"] != "ok" for result in results)
     if failed:

@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 NAME = "report"
-HELP = "one HTML page, and the tables as text or Markdown"
+HELP = "one HTML page, and the tables as text or Markdown, or every verdict as JSON"
 RESUME = "nothing was lost"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("results", metavar="RESULTS", help="a folder that mtlweights bench or train wrote")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--markdown", action="store_true", help="print the tables as Markdown, and write no page"
     )
+    form.add_argument("--json", action="store_true", help="print every verdict as JSON, and write no page")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the tables and write the page."""
-    from ..bench import read_results
+    from ..bench import read_protocol, read_results
 
     results = read_results(args.results)
-    if args.markdown:
+    protocol = read_protocol(args.results)
+    if args.json:
+        from ..bench.report import verdicts
+
+        print(json.dumps(verdicts(results, protocol), indent=1, allow_nan=False))
+    elif args.markdown:
         from ..bench.report import markdown_tables
 
-        print(markdown_tables(results), end="")
+        print(markdown_tables(results, protocol), end="")
     else:
         show(results, Path(args.results))
     return 0
@@ -35,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 def show(results: list[dict[str, Any]], folder: Path) -> None:
     """Print the tables of the results, write their page into ``folder`` and say where it is."""
+    from ..bench import read_protocol
     from ..bench.report import text_tables, write_page
 
-    print(text_tables(results))
-    print(f"\npage: {write_page(results, folder / 'page.html')}")
+    protocol = read_protocol(folder)
+    print(text_tables(results, protocol))
+    print(f"\npage: {write_page(results, folder / 'page.html', protocol=protocol)}")

@@ -59,6 +59,8 @@ class Graph:
         #: nodes that end in leaves: what else goes through any part of this graph goes through some of them
         self.bottom: list[Node] = []
         self.compiled = self._several = False
+        #: a captured CUDA graph is in it: each pass writes its gradients into the same memory
+        self.replayed = False
         self._probe = probe
         self._below: dict[Any, int] = {}
         self._through: dict[Edge, int] = {}  # for nodes of several values
@@ -98,6 +100,7 @@ class Graph:
                 last = last and not following[edge[0]]
         if last:
             self.bottom.append(node)
+        self.replayed |= kind == "GraphedBackward"  # of torch.cuda.make_graphed_callables
         if kind in SEVERAL:
             self._several = True
             self.compiled |= kind == "CompiledFunctionBackward"

@@ -29,16 +29,15 @@ def inner(rows: Sequence[Tensor | None]) -> Tensor:
     On the rows' device, but on the CPU for one without float64. Each entry is right to 1e-13 of the product
     of the two rows' lengths, whatever the rows' real floating-point type and scale.
     """
-    some = [k for k, row in enumerate(rows) if row is not None]
     given = [row for row in rows if row is not None]
     make = {"cpu": _on_cpu, "mps": compensated}.get(given[0].device.type, by_strips)
     gram = make(given)
-    if len(some) == len(rows):
+    if len(given) == len(rows):
         return gram
-    whole = gram.new_zeros(len(rows), len(rows))
-    index = torch.tensor(some, device=gram.device)
-    whole[index[:, None], index] = gram
-    return whole
+    for _ in range(2):  # rows, then columns: an index from the host would make it wait for the device
+        blank, found = gram.new_zeros(gram.shape[1]), iter(gram.unbind())
+        gram = torch.stack([blank if row is None else next(found) for row in rows]).T
+    return gram
 
 
 def mix(rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.backends import mkldnn
 
 from . import factored
 from .factored import Product, Weight
@@ -31,12 +32,14 @@ def rows(
     *,
     retain_graph: bool = False,
     factored: Mapping[int, list[Use]] | None = None,
+    replayed: bool = False,
 ) -> list[Row]:
     """The gradient of ``factor * loss`` in every parameter, one backward pass per loss.
 
     ``factor`` is the gradient that reached the balancer (AMP scale, 1/accumulation); it stays in the rows,
     so that small gradients do not underflow. The graph is freed by the last pass unless ``retain_graph``.
     For the weights in ``factored`` the pass stops at their operations' outputs: those gradients are Products.
+    With ``replayed`` passes the gradients are copied, since the next pass writes over them.
     """
     alive = [i for i, loss in enumerate(losses) if loss.requires_grad]
     out: list[Row] = [[None] * len(params) for _ in losses]
@@ -51,7 +54,7 @@ def rows(
         if not inputs:
             continue
         with unhooked(wanted):
-            grads = torch.autograd.grad(losses[i], inputs, seed, retain_graph=keep, allow_unused=True)
+            grads = _passed(losses[i : i + 1], inputs, [seed], keep, replayed)
         for k, gradient in zip(whole, grads, strict=False):
             out[i][k] = _real(gradient)
         outputs = iter(grads[len(whole) :])
@@ -68,17 +71,23 @@ def weighted_pass(
     factor: Tensor,
     *,
     retain_graph: bool = False,
+    replayed: bool = False,
 ) -> Row:
-    """The gradient of ``factor * sum(weights * losses)`` in one backward pass."""
+    """The gradient of ``factor * sum(weights * losses)`` in one backward pass; ``replayed`` as in `rows`."""
     alive = [(loss, w) for loss, w in zip(losses, weights, strict=True) if loss.requires_grad]
     if not alive or not params:
         return [None] * len(params)
     seeds = [(factor * w).to(loss.device, loss.dtype) for loss, w in alive]
     with unhooked(params):
-        grads = torch.autograd.grad(
-            [loss for loss, _ in alive], params, seeds, retain_graph=retain_graph, allow_unused=True
-        )
+        grads = _passed([loss for loss, _ in alive], params, seeds, retain_graph, replayed)
     return [_real(gradient) for gradient in grads]
+
+
+def _passed(
+    losses: Sequence[Tensor], inputs: Sequence[Any], seeds: list[Tensor], retain_graph: bool, replayed: bool
+) -> Sequence[Tensor | None]:
+    found = torch.autograd.grad(losses, inputs, seeds, retain_graph=retain_graph, allow_unused=True)
+    return [None if g is None else g.clone() for g in found] if replayed else found
 
 
 def _real(gradient: Tensor | None) -> Tensor | None:
@@ -233,18 +242,42 @@ def differentiate(
 
 
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """The balancer's own products in the precision of their operands, whatever the caller has switched on."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest" and not torch.is_autocast_enabled(device.type):
+def no_autocast(device: torch.device) -> Iterator[None]:
+    """Whatever the caller has switched on."""
+    if not torch.is_autocast_enabled(device.type):
         yield
         return
-    torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16 inside
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """A strategy's products in the precision of their operands: no TF32, no bfloat16 inside.
+
+    Not for passes through the model, which are the caller's to speed up. torch has an older switch, and since
+    2.9 one per backend, after whose use the older may not be read.
+    """
     try:
-        with torch.autocast(device.type, enabled=False):
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        before = "highest"
+    if before != "highest":
+        torch.set_float32_matmul_precision("highest")
+        try:
             yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    found: list[Any] = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, mkldnn)]
+    switches = [(switch, switch.fp32_precision) for switch in found if hasattr(switch, "fp32_precision")]
+    for switch, _ in switches:
+        switch.fp32_precision = "ieee"
+    try:
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for switch, setting in switches:
+            switch.fp32_precision = setting
 
 
 def keep_compiled_graphs() -> None:

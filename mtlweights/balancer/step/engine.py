@@ -234,7 +234,8 @@ class Engine:
         """
         z = self.representation.take()
         step = self.weigher.step(batch.present, batch.values, batch.counts, batch.leaves)
-        rows = task_gradients.rows(batch.values, [z], batch.factor, retain_graph=True)
+        again = batch.leaves.replayed
+        rows = task_gradients.rows(batch.values, [z], batch.factor, retain_graph=True, replayed=again)
         for i, row in zip(batch.present, rows, strict=True):
             if row[0] is None:
                 raise ValueError(

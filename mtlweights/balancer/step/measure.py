@@ -42,7 +42,12 @@ class Gatherer:
         names = batch.leaves.names
         self.factored = {names[columns[k]]: factored.elements(params[k], uses) for k, uses in plan.items()}
         rows = task_gradients.rows(
-            batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan
+            batch.values,
+            params,
+            batch.factor,
+            retain_graph=retain_graph,
+            factored=plan,
+            replayed=batch.leaves.replayed,
         )
         if self.window is not None:
             return self.keep(batch, rows)

@@ -103,7 +103,7 @@ class Validation:
         several = self.ranks.number > 1
         leaves = self.sharing.meet(present, values, everywhere=several)
         one = torch.ones((), device=values[0].device)
-        rows = task_gradients.rows(values, leaves.params, one)
+        rows = task_gradients.rows(values, leaves.params, one, replayed=leaves.replayed)
         if not several:
             return rows, leaves, torch.stack([v.detach().to(values[0].device) for v in values])
         batch = Batch(present, values, [1.0] * len(values), leaves, one)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
-from ...gradients.task_gradients import Row
+from ...gradients.task_gradients import Row, full_precision
 from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from ...strategies.base import Weights
 from ..records import Step
@@ -70,7 +70,7 @@ class Weigher:
         assert isinstance(self.strategy, LossStrategy)
         self.refuse_negative(step)
         objective = partial(self.strategy.combine, present=self.index(step))
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             value, weights, learned = task_gradients.differentiate(
                 objective, step.losses, list(self.state.learned.params.values())
             )
@@ -106,7 +106,7 @@ class Weigher:
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
             return step.spoil()
         self.refuse_negative(step, losses[:m])
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             out = self._weigh(full, losses, np.array(step.present))
         for name, param in self.state.learned.params.items():
             if param.grad is not None:
@@ -169,7 +169,7 @@ class Weigher:
             return {}
         self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: task_gradients.size(params[c]) for c in at}, matrix)
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             out = self.strategy.direction(matrix, step.losses, self.index(step))
         step.rows = self.state.rows.take_back()
         direction, weights = out if isinstance(out, tuple) else (out, None)

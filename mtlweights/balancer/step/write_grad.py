@@ -43,7 +43,9 @@ def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
 
     def one_pass(values: Sequence[Tensor], weights: Sequence[Weight], where: list[int], keep: bool) -> None:
         chosen = [params[k] for k in where]
-        part = task_gradients.weighted_pass(values, weights, chosen, batch.factor, retain_graph=keep)
+        part = task_gradients.weighted_pass(
+            values, weights, chosen, batch.factor, retain_graph=keep, replayed=leaves.replayed
+        )
         for k, gradient in zip(where, part, strict=True):
             found[k] = gradient
 

@@ -1,6 +1,7 @@
-"""Results as tables, figures and a page."""
+"""Results as tables, figures, a page and a list of verdicts."""
 
+from .comparison import verdicts
 from .page import write_page
 from .table import markdown_tables, text_tables
 
-__all__ = ["markdown_tables", "text_tables", "write_page"]
+__all__ = ["markdown_tables", "text_tables", "verdicts", "write_page"]

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from ..protocol import Protocol
 from ..runspec import SINGLE
+from ..statistics import Verdict
+from .inference import Finding, Scores, findings
 
 Result = Mapping[str, Any]
 
 #: arms everything else is judged by come first
 _FIRST = (SINGLE, "equal", "fixed", "random")
-FEWEST_SEEDS = 3  #: of a verdict
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,6 @@ class Estimate:
     mean: float
     half: float | None
     n: int
-
-    @property
-    def verdict(self) -> str:
-        """Of a change: ``"better"`` or ``"worse"`` if the interval leaves out 0, else ``"unresolved"``.
-
-        Unresolved too: fewer than `FEWEST_SEEDS`, and an interval of no width but rounding. Equal changes are
-        the same few test items, no certainty.
-        """
-        if self.half is None or self.n < FEWEST_SEEDS or not _ROUNDING * abs(self.mean) < self.half:
-            return "unresolved"
-        if not abs(self.mean) > self.half:
-            return "unresolved"
-        return "better" if self.mean > 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -73,19 +61,26 @@ class Comparison:
     columns: list[Column]
     rows: list[Row]
     results: list[Result]
+    worth: float  #: the smallest difference that matters, Δm points
+    findings: list[Finding]
 
     @property
     def tasks(self) -> list[str]:
         """Task names, in the problem's order."""
         return list(dict.fromkeys(column.task for column in self.columns))
 
+    def verdict(self, arm: str, against: str, what: str) -> Verdict | None:
+        """The verdict on an arm, None where it could not be judged."""
+        key = (arm, against, what)
+        return next((f.verdict for f in self.findings if (f.arm, f.against, f.what) == key), None)
+
     def of(self, arm: str) -> list[Result]:
         """The results of one arm."""
         return [result for result in self.results if arm_of(result) == arm]
 
 
-def compare(results: Iterable[Result]) -> list[Comparison]:
-    """Group results by problem, settings and data, never averaging over two, and compare within a group.
+def compare(results: Iterable[Result], protocol: Protocol | None = None) -> list[Comparison]:
+    """Group results by problem, settings and data, never averaging over two, and judge within a group.
 
     Raises:
         ValueError: no results, or one run (problem, arm, task, seed, settings) given twice.
@@ -102,7 +97,20 @@ def compare(results: Iterable[Result]) -> list[Comparison]:
         groups.setdefault(key, []).append(result)
     if not groups:
         raise ValueError("there are no results to report.")
-    return [_comparison(problem, content, group) for (problem, _, content), group in groups.items()]
+    settled = protocol or Protocol()
+    return [_comparison(problem, content, group, settled) for (problem, _, content), group in groups.items()]
+
+
+def verdicts(results: Iterable[Result], protocol: Protocol | None = None) -> list[dict[str, Any]]:
+    """Every verdict, as numbers that others can check from the result files.
+
+    Each has problem, arm, against, what (Δm or a task), mean, low, high (points of per cent of single-task
+    training; None is infinite), p (Holm over the arms), verdict, seeds and more_seeds.
+
+    Raises:
+        ValueError: no results, or one run given twice.
+    """
+    return [finding.as_dict() for comparison in compare(results, protocol) for finding in comparison.findings]
 
 
 def _setup(result: Result) -> tuple[str, str]:
@@ -135,13 +143,14 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(fmean(values), float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n), n)
 
 
-def _comparison(problem: str, data: str, results: list[Result]) -> Comparison:
+def _comparison(problem: str, data: str, results: list[Result], protocol: Protocol) -> Comparison:
     columns = _columns(results)
     arms = sorted(dict.fromkeys(map(arm_of, results)), key=_place)
     rows = [_row(arm, results, columns) for arm in arms]
     seeds = sorted({result["seed"] for result in results})
     settings = _without_seed(results[0]["settings"]) | ({"data": data} if data else {})
-    return Comparison(problem, settings, seeds, columns, rows, results)
+    judged = findings(problem, _scores(results, arms, columns), protocol)
+    return Comparison(problem, settings, seeds, columns, rows, results, protocol.worth_of(problem), judged)
 
 
 def _columns(results: list[Result]) -> list[Column]:
@@ -174,12 +183,45 @@ def _row(arm: str, results: list[Result], columns: list[Column]) -> Row:
     return Row(arm, ok, len(own) - ok, scores, change, delta)
 
 
+def diverged(result: Result) -> bool:
+    """The run came to an end by a loss that is not finite: an outcome of the method, unlike a killed one."""
+    return bool(result["status"] != "ok" and result["error"]["type"] == "FloatingPointError")
+
+
+def _scores(results: list[Result], arms: list[str], columns: list[Column]) -> Scores:
+    """Arm -> task -> seed -> score on the task's first metric, + is better.
+
+    A run that diverged, or whose score is not a number, counts as the worst there is.
+    """
+    out: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
+    for column in columns:
+        if not column.primary:
+            continue
+        sign = 1 if column.higher_is_better else -1
+        known = [sign * value for result in results if (value := _value(result, column)) is not None]
+        for result in results:
+            if result["only"] not in (None, column.task) or not (
+                result["status"] == "ok" or diverged(result)
+            ):
+                continue
+            value = _value(result, column)
+            score = min(known, default=None) if value is None else sign * value
+            if score is not None:
+                out[arm_of(result)].setdefault(column.task, {})[result["seed"]] = score
+    return out
+
+
+def _value(result: Result, column: Column) -> float | None:
+    value = result["test"].get(column.task, {}).get(column.metric) if result["status"] == "ok" else None
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
 def _by_seed(results: list[Result], column: Column) -> dict[int, float]:
     found = {}
     for result in results:
-        value = result["test"].get(column.task, {}).get(column.metric)
-        if result["status"] == "ok" and value is not None and math.isfinite(value):
-            found[result["seed"]] = float(value)
+        value = _value(result, column)
+        if value is not None:
+            found[result["seed"]] = value
     return dict(sorted(found.items()))
 
 

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from html import escape
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...files.escapes import one_line
 from ..runspec import SINGLE
 from .comparison import Column, Comparison, Result
+from .drawing import ACCENT, GRID, TASKS, TEXT, clipped, drawing
 from .table import NAMES, PERCENT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-Curve = tuple[list[int], list[float], list[float], list[float]]  #: epochs, mean, lowest, highest over seeds
-
-TEXT, GRID, MUTED, ACCENT = "#000001", "#000002", "#000003", "#000004"
-TASKS = tuple(f"#00001{i}" for i in range(6))
-#: matplotlib wants colours; the page wants style sheet variables, which differ in the dark
-_VARIABLES = {TEXT: "currentColor", GRID: "var(--grid)", MUTED: "var(--muted)", ACCENT: "var(--accent)"}
-_VARIABLES |= {colour: f"var(--task{i})" for i, colour in enumerate(TASKS)}
-
-WIDTH = 3.1  #: inches of a frame
-LONGEST = 32  #: characters of a name in it
 _LEGEND: dict[str, Any] = {"frameon": False, "borderpad": 0.2}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a dollar in the name of a column is a dollar
-    "svg.hashsalt": "mtlweights",
-    "font.size": 8.5,
-    "text.color": TEXT,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": TEXT,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": TEXT,
-    "ytick.labelcolor": TEXT,
-}
+WIDTH = 3.1  #: inches of a frame
+Curve = tuple[list[int], list[float], list[float], list[float]]  #: epochs, mean, lowest, highest over seeds
 
 
 def validation_curves(comparison: Comparison) -> dict[str, str]:
@@ -64,9 +31,9 @@ def validation_curves(comparison: Comparison) -> dict[str, str]:
     for arm, own in curves.items():
         if arm == SINGLE or not any(own.values()):
             continue
-        with _figure(
-            len(columns), f"Validation curves of {arm}", f"{comparison.problem} {arm} curves"
-        ) as page:
+        size = (WIDTH, 0.45 + 1.25 * len(columns))
+        key = f"{comparison.problem} {arm} curves"
+        with drawing(len(columns), size, f"Validation curves of {arm}", key) as page:
             figure, svg = page
             for axes, column in zip(figure.get_axes(), columns, strict=True):
                 _draw_curve(axes, column, arm, curves, limits[column])
@@ -84,7 +51,7 @@ def weight_trajectories(comparison: Comparison) -> dict[str, str]:
         if row.arm == SINGLE or not any(curve for _, curve in curves):
             continue
         key, more = f"{comparison.problem} {row.arm} weights", math.ceil(len(curves) / _columns(curves)) - 1
-        with _figure(1, f"Weights of {row.arm}", key, 0.17 * more) as page:
+        with drawing(1, (WIDTH, 1.7 + 0.17 * more), f"Weights of {row.arm}", key) as page:
             figure, svg = page
             _draw_weights(figure.get_axes()[0], curves)
         found[row.arm] = svg[0]
@@ -109,7 +76,7 @@ def _draw_curve(
         axes.fill_between(own[0], own[2], own[3], color=ACCENT, alpha=0.25, linewidth=0)
         axes.plot(own[0], own[1], color=ACCENT, linewidth=1.6)
     unit = " %" if column.metric in PERCENT else ""
-    title = f"{_clipped(column.task)}: {_clipped(NAMES.get(column.metric, column.metric))}{unit}"
+    title = f"{clipped(column.task)}: {clipped(NAMES.get(column.metric, column.metric))}{unit}"
     axes.set_title(title, loc="left", fontsize=8.5)
     axes.set_ylim(*limits)
 
@@ -126,18 +93,13 @@ def _draw_weights(axes: Axes, curves: Sequence[tuple[str, Curve | None]]) -> Non
     axes.set_xlabel("epoch")
     legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=_columns(curves), **_LEGEND)
     for text in legend.get_texts():  # named now: a label that starts with _ would be left out
-        text.set_text(_clipped(curves[int(text.get_text())][0]))
+        text.set_text(clipped(curves[int(text.get_text())][0]))
 
 
 def _columns(curves: Sequence[tuple[str, Curve | None]]) -> int:
     """Of a legend that is no wider than its frame."""
-    longest = max(len(_clipped(task)) for task, _ in curves)
+    longest = max(len(clipped(task)) for task, _ in curves)
     return 3 if longest <= 9 else 2 if longest <= 16 else 1
-
-
-def _clipped(name: str) -> str:
-    name = one_line(name)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _dev_curve(results: Sequence[Result], column: Column) -> Curve | None:
@@ -176,35 +138,3 @@ def _limits(curves: Sequence[Curve | None], column: Column) -> tuple[float, floa
         return 0.0, 1.0
     margin = 0.06 * (max(values) - min(values)) or 0.01 * abs(max(values)) or 1.0
     return min(values) - margin, max(values) + margin
-
-
-@contextmanager
-def _figure(panels: int, label: str, key: str, more: float = 0.0) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure to draw on, and a list that holds its SVG once the block is left."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH, 0.45 + 1.25 * panels + more), layout="constrained")
-        for axes in figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]:
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-        svg: list[str] = []
-        yield figure, svg
-        file = io.StringIO()
-        with warnings.catch_warnings():  # the page's reader has the fonts that matplotlib lacks
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        svg.append(_inline(file.getvalue(), label, key))
-
-
-def _inline(svg: str, label: str, key: str) -> str:
-    """An SVG file as an element of the page: no fixed size, ids of its own, the page's colours."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r"<svg[^>]*?viewBox=(\"[^\"]*\")[^>]*>", r"<svg viewBox=\1>", svg, count=1)
-    prefix = re.sub(r"\W+", "-", key)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(f": {colour}", f": {variable}")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)

@@ -8,13 +8,19 @@ from typing import Any
 
 from ...files.atomic import replacing
 from ...files.escapes import visible
+from ..protocol import Protocol
 from .comparison import Comparison, Result, arm_of, compare
 from .figures import validation_curves, weight_trajectories
 from .table import NOTES, grids, summary, title
+from .verdict_figure import verdict_figure
 
 
 def write_page(
-    results: Iterable[Result], path: str | Path, *, title: str = "Comparison of strategies"
+    results: Iterable[Result],
+    path: str | Path,
+    *,
+    title: str = "Comparison of strategies",
+    protocol: Protocol | None = None,
 ) -> Path:
     """Write the page and return its path.
 
@@ -23,7 +29,7 @@ def write_page(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = visible(render(list(results), title))
+    text = visible(render(list(results), title, protocol))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -33,7 +39,7 @@ def write_page(
     return path
 
 
-def render(results: list[Result], heading: str) -> str:
+def render(results: list[Result], heading: str, protocol: Protocol | None = None) -> str:
     """The page's HTML."""
     import jinja2
 
@@ -44,7 +50,7 @@ def render(results: list[Result], heading: str) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    comparisons = compare(results)
+    comparisons = compare(results, protocol)
     return environment.get_template("page.html.j2").render(
         heading=heading,
         sections=[_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)],
@@ -63,6 +69,7 @@ def _section(number: int, comparison: Comparison, among: list[Comparison]) -> di
         "id": f"problem-{number + 1}",
         "title": title(comparison, among),
         "summary": summary(comparison),
+        "figure": verdict_figure(comparison),
         "grids": grids(comparison),
         "curves": validation_curves(comparison),
         "weights": weights,

@@ -9,7 +9,12 @@ from itertools import groupby
 from operator import itemgetter
 
 from ...files.escapes import markdown, one_line, visible
-from .comparison import FEWEST_SEEDS, Column, Comparison, Estimate, Result, compare
+from ..protocol import Protocol
+from ..runspec import SINGLE
+from ..statistics import VERDICTS, Verdict
+from ..statistics.verdicts import FEWEST_SEEDS
+from .comparison import Column, Comparison, Estimate, Result, compare
+from .inference import DELTA, judged_by, references, warnings
 
 NAMES = {
     "span_f1": "span F1",
@@ -19,14 +24,16 @@ NAMES = {
     "pearson": "Pearson r",
 }
 PERCENT = frozenset({"span_f1", "accuracy", "macro_f1"})
-MARKS = {"better": " ▲", "worse": " ▼", "unresolved": "  "}
+MARKS = {"better": " ▲", "worse": " ▼", "equal": " =", "unresolved": "  "}
 
 NOTES = (
     "Mean over seeds ± half width of its 95 % t interval; n/a with one seed; (n=2) where fewer seeds count.",
     "Change: against the single-task run of the same seed, + is better; percentage points for metrics in %.",
     "Δm: mean over tasks of that change in % of the single-task mean of the task's first metric.",
-    "↓: lower is better. ▲ better, ▼ worse: the interval leaves out 0, with no correction for several arms; "
-    "no mark with fewer than 3 seeds or an interval of width 0.",
+    "Verdicts: paired by seed, in % of single-task training, whose own uncertainty is in them; Holm over the "
+    "arms. ▲ better, ▼ worse: the interval leaves out 0. = equal: it lies within the smallest difference "
+    "that matters. No mark: unresolved, or fewer than 3 seeds. more: seeds that would resolve it.",
+    "↓: lower is better. A run that diverged counts as the worst there is.",
 )
 
 
@@ -52,13 +59,13 @@ class Grid:
         return [(group, [label for _, label in members]) for group, members in groups]
 
 
-def text_tables(results: Iterable[Result]) -> str:
-    """All comparisons as aligned text for a terminal.
+def text_tables(results: Iterable[Result], protocol: Protocol | None = None) -> str:
+    """All comparisons as aligned text for a terminal, judged by what was settled beforehand.
 
     Raises:
         ValueError: no results, or one run given twice.
     """
-    comparisons = compare(results)
+    comparisons = compare(results, protocol)
     blocks = []
     for comparison in comparisons:
         heading = one_line(title(comparison, comparisons))
@@ -68,13 +75,13 @@ def text_tables(results: Iterable[Result]) -> str:
     return visible("\n\n".join([*blocks, "\n".join(NOTES)]))
 
 
-def markdown_tables(results: Iterable[Result]) -> str:
-    """All comparisons as Markdown.
+def markdown_tables(results: Iterable[Result], protocol: Protocol | None = None) -> str:
+    """All comparisons as Markdown, judged by what was settled beforehand.
 
     Raises:
         ValueError: no results, or one run given twice.
     """
-    comparisons = compare(results)
+    comparisons = compare(results, protocol)
     blocks = []
     for comparison in comparisons:
         blocks += [f"## {markdown(title(comparison, comparisons))}", markdown(summary(comparison))]
@@ -99,24 +106,24 @@ def title(comparison: Comparison, among: list[Comparison]) -> str:
 
 
 def summary(comparison: Comparison) -> str:
-    """The verdict on every arm in one sentence or two."""
-    found: dict[str, list[str]] = {"better": [], "worse": [], "unresolved": []}
+    """The verdict on every arm, against equal weights where they were run, in one sentence or two."""
+    n = len(comparison.seeds)
+    seeds = f"{n} seed{'s' * (n > 1)}"
+    against = judged_by([row.arm for row in comparison.rows])
+    found = {verdict: [] for verdict in VERDICTS}  # type: dict[str, list[str]]
     for row in comparison.rows:
-        if row.delta is not None:
-            found[row.delta.verdict].append(row.arm)
-    seeds = f"{len(comparison.seeds)} seed{'s' * (len(comparison.seeds) > 1)}"
+        verdict = comparison.verdict(row.arm, against, DELTA) if against else None
+        if verdict is not None and row.arm not in (against, SINGLE):
+            found[verdict.verdict].append(row.arm)
     if not any(found.values()):
         return f"{seeds}; no arm can be compared with single-task training."
-    if len(comparison.seeds) == 1:
-        return "One seed gives no interval, and so no verdict against single-task training."
-    if len(comparison.seeds) < FEWEST_SEEDS:
-        return f"{seeds} are too few for a verdict against single-task training: run {FEWEST_SEEDS} or more."
-    if not found["better"] and not found["worse"]:
-        return (
-            f"Δm against single-task training, {seeds}: no arm is better or worse beyond its 95 % interval."
-        )
+    if n < FEWEST_SEEDS:
+        few = "One seed gives no interval" if n == 1 else "2 seeds are too few"
+        return f"{few}, and so no verdict: run {FEWEST_SEEDS} or more."
     parts = [f"{verdict}: {', '.join(arms)}" for verdict, arms in found.items() if arms]
-    return f"Δm against single-task training, {seeds}: {'; '.join(parts)}."
+    what = "single-task training" if against == SINGLE else f"{against} weights"
+    lines = [f"{DELTA} against {what}, {seeds}, {comparison.worth:g} points matter: {'; '.join(parts)}."]
+    return " ".join([*lines, *warnings(comparison.findings)])
 
 
 def failures(comparison: Comparison) -> list[str]:
@@ -144,9 +151,45 @@ def grids(comparison: Comparison) -> list[Grid]:
         cells = [_cell(row.scores[c], c.metric in PERCENT, digits[c], n) for c in comparison.columns]
         scores.rows.append((row.arm, cells + counts))
         if row.change:
-            cells = [_change(row.change[c.task], c.metric in PERCENT, digits[c], n) for c in tasks]
-            changes.rows.append((row.arm, [_change(row.delta, False, 2, n), *cells]))
-    return [scores, changes] if changes.rows else [scores]
+            marks = {what: comparison.verdict(row.arm, SINGLE, what) for what in (DELTA, *comparison.tasks)}
+            cells = [
+                _change(row.change[c.task], marks[c.task], c.metric in PERCENT, digits[c], n) for c in tasks
+            ]
+            changes.rows.append((row.arm, [_change(row.delta, marks[DELTA], False, 2, n), *cells]))
+    others = [against for against in references([row.arm for row in comparison.rows]) if against != SINGLE]
+    judged = [_verdicts(comparison, against) for against in others]
+    return [grid for grid in (scores, changes, *judged) if grid.rows]
+
+
+def _verdicts(comparison: Comparison, against: str) -> Grid:
+    """Every arm against one of them: the interval, the verdict and what would resolve it; then by task."""
+    heads = [("", f"{DELTA} points"), ("", "verdict"), ("", "p"), ("", "more")]
+    heads += [(task, "points") for task in comparison.tasks]
+    grid = Grid(f"Against {against} (+ is better; {comparison.worth:g} points matter)", heads, [])
+    for row in comparison.rows:
+        verdict = comparison.verdict(row.arm, against, DELTA)
+        if verdict is not None:
+            cells = [Cell(_interval(verdict)), Cell(verdict.verdict, verdict.verdict)]
+            cells += [Cell(f"{verdict.p:.3f}"), Cell(_more(verdict))]
+            for task in comparison.tasks:
+                own = comparison.verdict(row.arm, against, task)
+                text = "n/a" if own is None else _interval(own) + MARKS[own.verdict]
+                cells.append(Cell(text, own.verdict if own else ""))
+            grid.rows.append((row.arm, cells))
+    return grid
+
+
+def _more(verdict: Verdict) -> str:
+    if verdict.interval.n < 2:
+        return "n/a"
+    return "" if verdict.more_seeds == 0 else str(verdict.more_seeds or "out of reach")
+
+
+def _interval(verdict: Verdict) -> str:
+    own = verdict.interval
+    if not math.isfinite(own.half):
+        return f"{own.mean:+.2f} [n/a]"
+    return f"{own.mean:+.2f} [{own.low:+.2f}, {own.high:+.2f}]"
 
 
 def _label(column: Column, lower: str = " ↓") -> tuple[str, str]:
@@ -173,10 +216,11 @@ def _cell(value: Estimate | None, percent: bool, digits: int, seeds: int, sign: 
     return Cell(f"{scale * value.mean:{sign}.{digits}f} ± {half}{few}")
 
 
-def _change(value: Estimate | None, percent: bool, digits: int, seeds: int) -> Cell:
+def _change(value: Estimate | None, verdict: Verdict | None, percent: bool, digits: int, seeds: int) -> Cell:
     if value is None:
         return Cell("n/a")
-    return Cell(_cell(value, percent, digits, seeds, sign="+").text + MARKS[value.verdict], value.verdict)
+    mark = "unresolved" if verdict is None else verdict.verdict
+    return Cell(_cell(value, percent, digits, seeds, sign="+").text + MARKS[mark], mark)
 
 
 def _aligned(grid: Grid) -> str:

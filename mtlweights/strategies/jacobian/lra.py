@@ -71,7 +71,7 @@ class LearningRateAnnealing(JacobianStrategy):
             w = self.w[present].to(means)
             moved = torch.where(moves, (1 - self.alpha) * w + self.alpha * ratio, w)
             self.w[present] = moved.to(self.w)
-        weights = self.w[present].to(jacobian)
+        weights = self.w[present].to(jacobian, copy=True)  # the buffer itself goes back to what it was
         return weights @ jacobian, weights
 
 
