@@ -102,6 +102,21 @@ def check_numbers(strategy: Strategy, every: int, smoothing: float, weight_lr: f
         raise ValueError(f"weight_lr should be positive and finite, found {shown(weight_lr)}.")
 
 
+def check_normalise(normalise: str | None, strategy: Strategy) -> None:
+    """How gradients are normalised, and for which strategies they can be."""
+    if normalise is None:
+        return
+    if not (isinstance(normalise, str) and normalise in ("l2", "loss")):
+        raise ValueError(f"normalise should be None, 'l2' or 'loss', found {shown(normalise)}.")
+    name = type(strategy).__name__
+    if not isinstance(strategy, GramStrategy):
+        kind = "looks at losses alone" if isinstance(strategy, LossStrategy) else "has a way of its own"
+        raise ValueError(f"normalise= is for Gramian strategies; {name} {kind}: leave it out.")
+    if strategy.batches > 1 or "validate" in strategy.hooks():
+        more = "several batches" if strategy.batches > 1 else "validation gradients"
+        raise ValueError(f"normalise= is for one gradient per task; {name} takes those of {more}.")
+
+
 def check_gradients(
     gradients: str, features: nn.Module | None, strategy: Strategy, accumulation: str
 ) -> None:

@@ -22,6 +22,7 @@ from .arguments import (
     check_gradients,
     check_heads,
     check_model,
+    check_normalise,
     check_numbers,
     check_seed,
     check_shared,
@@ -80,6 +81,9 @@ class Balancer:
         every: Recompute the weights of a Gramian strategy every this many optimizer steps; in between a
             step costs one backward pass.
         smoothing: Share of the previous weights kept in new ones, in [0, 1); Gramian strategies only.
+        normalise: A Gramian strategy weighs the gradients divided by their norms, ``"l2"``, or by their
+            losses, ``"loss"``, and the direction is made of those: its length no longer follows the losses'.
+            A gradient or loss of 0 is left as it is; with "loss" a negative one is refused.
         accumulation: ``"microbatch"``: every backward is weighted on its own, the state moves once per
             optimizer step. ``"window"``: the rows of all micro-batches of a step are summed by their counts
             and weighted once, as one big batch; T backward passes for every strategy.
@@ -110,6 +114,7 @@ class Balancer:
         heads: str = "paper",
         every: int = 1,
         smoothing: float = 0.0,
+        normalise: str | None = None,
         accumulation: str = "microbatch",
         accumulation_steps: int | None = None,
         process_group: torch.distributed.ProcessGroup | None = None,
@@ -123,16 +128,24 @@ class Balancer:
         check_heads(heads, self.strategy)
         weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
         check_numbers(self.strategy, every, smoothing, weight_lr)
+        check_normalise(normalise, self.strategy)
         check_gradients(gradients, features, self.strategy, accumulation)
         check_accumulation(accumulation, accumulation_steps, every, self.strategy)
-        self.heads, self.every, self.smoothing = heads, every, smoothing
+        self.heads, self.every, self.smoothing, self.normalise = heads, every, smoothing, normalise
         self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
         bind(self.strategy, self)
         self.strategy.seed = seed
         self._state = State(self.strategy, weight_lr)
         self._weigher = Weigher(
-            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
+            self.strategy,
+            self._state,
+            heads,
+            every,
+            smoothing,
+            Ranks(process_group, model),
+            self.tasks,
+            normalise,
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone

@@ -22,6 +22,7 @@ OWN = (
     "heads",
     "every",
     "smoothing",
+    "normalise",
     "accumulation",
     "accumulation_steps",
     "process_group",
