@@ -31,7 +31,8 @@ def train(balancer, model, optimizer, x, steps):
     for index in range(steps):
         if index % 10 == 0:
             balancer.validate(lambda: model.losses(x))
-        balancer(model.losses(x), dict.fromkeys(TASKS, 5)).backward()
+        for _ in range(balancer.strategy.batches):
+            balancer(model.losses(x), dict.fromkeys(TASKS, 5)).backward()
         optimizer.step()
         optimizer.zero_grad()
         if index % 10 == 9:
