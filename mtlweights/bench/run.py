@@ -94,7 +94,7 @@ def describe_task(task: Task) -> dict[str, Any]:
 def describe(error: BaseException) -> dict[str, str]:
     """An exception as JSON."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return {"type": type(error).__name__, "message": str(error), "traceback": text}
+    return {"type": type(error).__name__, "message": str(error) or type(error).__name__, "traceback": text}
 
 
 def seed_everything(seed: int) -> None:
