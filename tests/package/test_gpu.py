@@ -48,7 +48,7 @@ def test_every_check_holds_on_the_cpu(log):
     records = found(log)
     assert len(records) > 60 and [r for r in records if r["ok"] is False] == []
     groups = {r["group"] for r in records}
-    assert {"captured CUDA graph", "fp16, GradScaler", "torch.compile, mode default"} <= groups
+    assert {"captured CUDA graph, one pass", "fp16, GradScaler", "torch.compile, mode default"} <= groups
 
 
 def test_a_wrong_gradient_an_error_and_a_late_check_fail_and_the_rest_goes_on(log, tmp_path, monkeypatch):
