@@ -18,6 +18,8 @@ TIMES = float(os.environ.get("MTLWEIGHTS_ATTACK", "1"))
 class Attack:
     """One kind of attack: its draws, and what came of them."""
 
+    times = TIMES
+
     def __init__(self, name):
         self.name, self.trials, self.failures = name, 0, []
 

@@ -7,14 +7,11 @@ import warnings
 from pathlib import Path
 
 import torch
-from conftest import TIMES
 from test_calls import TASKS, Model
 from torch.optim.optimizer import _global_optimizer_post_hooks
 
 from mtlweights import Balancer
 from mtlweights.strategies.registry import STRATEGIES
-
-STEPS = max(250, round(42 * TIMES))
 
 
 def standing():
@@ -41,7 +38,7 @@ def train(balancer, model, optimizer, x, steps):
 
 def test_steps_without_end(attack):
     """Steps of every strategy, attached or not: no object, tensor, hook or open file stays behind."""
-    x = torch.randn(5, 3)
+    x, steps = torch.randn(5, 3), max(250, round(42 * attack.times))
     for index, draw in enumerate(attack.draws(4)):
         name = list(STRATEGIES)[index % len(STRATEGIES)]
         model = Model()
@@ -53,10 +50,10 @@ def test_steps_without_end(attack):
             warnings.simplefilter("ignore")
             train(balancer, model, optimizer, x, 100)
             before, blocks = standing(), sys.getallocatedblocks()
-            train(balancer, model, optimizer, x, STEPS)
+            train(balancer, model, optimizer, x, steps)
             after, more = standing(), sys.getallocatedblocks() - blocks
             assert after[1:] == before[1:] and after[0] - before[0] < 10, f"{before} became {after}"
-            assert more < max(500, STEPS - 50), (
+            assert more < max(500, steps - 50), (
                 f"{more} blocks more"
             )  # some hundred are the interpreter's own
-        attack.trials += STEPS + 99
+            attack.trials += steps + 99

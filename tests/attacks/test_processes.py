@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TIMES
 from test_pool import alive, alive_pid, finished, some_specs, start_bench, until
 
 from mtlweights.bench.results import read_result, runs_folder
@@ -216,7 +215,7 @@ class Hostile(GramStrategy):
 
 def test_hostile_strategies(attack, problem, tmp_path):
     """Hostile strategies in a bench: each leaves a result or a failed one, and the others are right."""
-    names = list(HOSTILE) if TIMES > 1 else ["exit 0", "a process"]
+    names = list(HOSTILE) if attack.times > 1 else ["exit 0", "a process"]
     arms = []
     for index, name in enumerate(names):
         (tmp_path / f"h{index}.py").write_text(STRATEGY.format(code=HOSTILE[name]), encoding="utf-8")
