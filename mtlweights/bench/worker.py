@@ -21,6 +21,7 @@ from .runspec import RunSpec
 Runner = Callable[[RunSpec], dict[str, Any]]
 
 GRACE = 5.0  #: seconds to end in, once the result is written or the process was asked to
+PRELOADED = "mtlweights.bench.run"  #: imported once for all runs, and of use for any runner
 FIRST_STEP = ("accelerate", "torch._dynamo")  #: what training imports at its first step, which takes seconds
 _SAFE = "PYTHONSAFEPATH"
 
@@ -115,8 +116,8 @@ def _start(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> tuple[B
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        ours = runner.__module__.startswith("mtlweights.")
-        context.set_forkserver_preload([runner.__module__, *(FIRST_STEP if ours else ())])
+        trains = runner.__module__ == PRELOADED
+        context.set_forkserver_preload([PRELOADED, *(FIRST_STEP if trains else ())])
     for last in (False, True):
         mine, theirs = context.Pipe(duplex=False)
         told = (spec, runner, folder, threads, theirs, os.environ.get(_SAFE))

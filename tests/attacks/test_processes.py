@@ -15,7 +15,7 @@ import pytest
 from test_pool import alive, alive_pid, finished, some_specs, start_bench, until
 
 from mtlweights.bench.results import read_result, runs_folder
-from mtlweights.bench.worker import FIRST_STEP
+from mtlweights.bench.worker import FIRST_STEP, PRELOADED
 from mtlweights.cli import main
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
@@ -125,7 +125,7 @@ def trained(argv, log):
 def fork(argv, log):
     """The command in a process of its own, without the seconds that a start of Python takes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *FIRST_STEP])
+    context.set_forkserver_preload([PRELOADED, *FIRST_STEP])
     process = context.Process(target=trained, args=(argv, log))
     process.start()
     return process
