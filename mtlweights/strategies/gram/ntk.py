@@ -28,6 +28,7 @@ class NTK(GramStrategy):
 
     paper = "Wang, Yu, Perdikaris 2022, https://arxiv.org/abs/2007.14527"
     family = "gradient norm"
+    space = {}  # noqa: RUF012
     heads = "weighted"
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
