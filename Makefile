@@ -1,18 +1,20 @@
 # Two commands do all the set-up on a fresh machine with Python 3.10 or newer:
 #   make bench   the comparison on problems that need no download, and its page
 #   make test    every check the project has
-#   make attack  the attacks of tests/attacks at length (an hour), and their table in docs/reliability.md
+#   make attack  the attacks of tests/attacks at length (half an hour), and their table in docs/reliability.md
+#   make gpu     what a GPU is needed for, with the torch that PYTHON has (eight minutes), and its page
 # Another Python: make bench PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 RESULTS ?= results/embedded
-ATTACK ?= 50
+ATTACK ?= 25
+GPU ?= --page benchmarks/micro/step-gpu.md
 BIN := $(VENV)/bin
 CONFIG := setup.cfg pyproject.toml constraints.txt
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench test attack docs clean
+.PHONY: bench test attack gpu docs clean
 
 bench: $(VENV)/.bench
 	@$(BIN)/mtlweights bench --out $(RESULTS)
@@ -27,7 +29,10 @@ test: $(VENV)/.dev
 attack: export MTLWEIGHTS_ATTACK = $(ATTACK)
 attack: export MTLWEIGHTS_ATTACK_TABLE = docs/reliability.md
 attack: $(VENV)/.dev
-	$(BIN)/python -m pytest -q tests/attacks
+	$(BIN)/python -m pytest -n 2 -q tests/attacks
+
+gpu:
+	@$(PYTHON) benchmarks/gpu/run.py $(GPU)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

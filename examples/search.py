@@ -1,4 +1,4 @@
-"""``hyperparameter_search`` over strategies and the knobs of each.
+"""``hyperparameter_search`` over strategies and what each declares.
 
 python examples/search.py
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 from transformers import TrainingArguments
 
+import mtlweights
 from mtlweights import Balancer
 from mtlweights.integrations.huggingface import MultiTaskTrainer
 
@@ -18,17 +19,16 @@ from trainer import TASKS, Model, examples
 
 
 def space(trial):
-    """What is asked of the trial; what is returned goes into the TrainingArguments."""
-    if trial.suggest_categorical("strategy", ["cagrad", "uw"]) == "cagrad":
-        trial.suggest_float("c", 0.1, 0.9)
+    """What goes into the TrainingArguments; the balancer asks the trial itself."""
     return {"learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True)}
 
 
 def balancer(model, trial):
     """Made anew for the model of every trial; ``trial`` is None outside a search."""
-    params = {"strategy": "equal"} if trial is None else dict(trial.params)
-    knobs = {name: value for name, value in params.items() if name not in ("strategy", "learning_rate")}
-    return Balancer(params["strategy"], TASKS, model, **knobs)
+    if trial is None:
+        return Balancer("equal", TASKS, model)
+    strategy = trial.suggest_categorical("strategy", ["cagrad", "uw"])
+    return Balancer(strategy, TASKS, model, **mtlweights.suggest(trial, strategy, prefix=f"{strategy}."))
 
 
 arguments = TrainingArguments(

@@ -18,7 +18,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     The name may hold ``:`` itself (``pkg.mod:Class:c=1``, ``csv:/x/y.csv``): the options start after the
     first ``:`` that a ``key=`` follows, and without one the whole text is the name. Values are read as int,
     float, ``true``, ``false``, ``none``, a list ``[a,b]``, else as text; quotes keep a value as text and
-    protect the commas inside it.
+    protect the commas inside it, where the same quote is written twice.
 
     Raises:
         ValueError: no name, or an option that is not ``key=value``, or a key given twice.
@@ -67,7 +67,7 @@ def _split(text: str, whole: str) -> Iterable[str]:
 
 def _value(text: str, whole: str) -> Any:
     if text[0] in "'\"" and text[-1] == text[0] and len(text) > 1:
-        return text[1:-1]
+        return text[1:-1].replace(2 * text[0], text[0])
     if text.startswith("[") and text.endswith("]"):
         return [_value(part.strip(), whole) for part in _split(text[1:-1], whole) if part.strip()]
     if text.lower() in _CONSTANTS:
@@ -87,7 +87,7 @@ def _text(value: Any) -> str:
         plain = value and value == value.strip() and not _SPECIAL & set(value)
         plain = plain and _value(value, value) == value
         quote = "'" if '"' in value else '"'
-        return value if plain else f"{quote}{value}{quote}"
+        return value if plain else quote + value.replace(quote, 2 * quote) + quote
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return repr(value)

@@ -162,7 +162,7 @@ def naive_step(model, data, strategy, heads="paper", only=None):
     out = dict.fromkeys([n for n, _ in model.named_parameters()])
     for c, (name, _) in enumerate(named):
         weights = trunk if c in shared else head
-        terms = [w * r[c] for w, r in zip(weights, rows, strict=True) if r[c] is not None]
+        terms = [float(w) * r[c] for w, r in zip(weights, rows, strict=True) if r[c] is not None]
         out[name] = pieces[c].view_as(terms[0]) if c in pieces else sum(terms) if terms else None
     return out
 

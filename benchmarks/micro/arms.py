@@ -109,6 +109,20 @@ def of_family(problem: Problem, family: type) -> dict[str, Step]:
     return arms
 
 
+def that_run(arms: dict[str, Step]) -> tuple[dict[str, Step], dict[str, str]]:
+    """Without the peers' steps that raise; and what those said."""
+    good, errors = {}, {}
+    for name, step in arms.items():
+        try:
+            if name.startswith(("torchjd", "libmtl")):
+                step()
+        except Exception as error:  # theirs, of any kind
+            errors[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        else:
+            good[name] = step
+    return good, errors
+
+
 # peers ------------------------------------------------------------------------------------------------
 
 
@@ -153,8 +167,11 @@ def torchjd_steps(problem: Problem, name: str) -> dict[Setting, Step]:
 
 
 def _seconds(step: Step) -> float:
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else int
+    wait()
     start = time.perf_counter()
     step()
+    wait()
     return time.perf_counter() - start
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -100,7 +100,7 @@ def _one_output(loss: Criterion) -> Criterion:
     return lambda scores, target: loss(scores.squeeze(-1), target)
 
 
-def _tokens(
+def token_problem(
     trunk: nn.Module, features: int, n_tasks: int, shape: tuple[int, int], vocabulary: int
 ) -> Problem:
     names, labels = [f"t{i}" for i in range(n_tasks)], 10
@@ -124,7 +124,7 @@ def mlp(n_tasks: int, *, width: int = 1024, batch: int = 64) -> Problem:
 
 def bilstm(n_tasks: int, *, width: int = 256, shape: tuple[int, int] = (32, 30)) -> Problem:
     """Two bidirectional layers of ``width`` units a direction, a label per word and task."""
-    return _tokens(Tagger(10_000, width, 2), 2 * width, n_tasks, shape, 10_000)
+    return token_problem(Tagger(10_000, width, 2), 2 * width, n_tasks, shape, 10_000)
 
 
 def transformer(
@@ -136,7 +136,7 @@ def transformer(
     shape: tuple[int, int] = (16, 64),
 ) -> Problem:
     """BERT with dropout 0.1, a label per token and task."""
-    return _tokens(Transformer(vocabulary, width, layers), width, n_tasks, shape, vocabulary)
+    return token_problem(Transformer(vocabulary, width, layers), width, n_tasks, shape, vocabulary)
 
 
 def recommender(
@@ -164,10 +164,14 @@ QUICK: dict[str, dict[str, object]] = {
 }
 
 
-def build(name: str, n_tasks: int, device: torch.device, quick: bool) -> Problem:
-    """The same model and batch every time."""
+def build(name: str, n_tasks: int, device: torch.device, sizes: Mapping[str, object]) -> Problem:
+    """The same model and batch every time; ``sizes`` other than those of the table."""
     torch.manual_seed(0)
-    problem = MODELS[name](n_tasks, **(QUICK[name] if quick else {}))
+    return on(MODELS[name](n_tasks, **sizes), device)
+
+
+def on(problem: Problem, device: torch.device) -> Problem:
+    """The same on a device."""
     return Problem(
         problem.trunk.to(device),
         problem.heads.to(device),

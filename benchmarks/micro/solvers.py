@@ -119,7 +119,7 @@ def ours(name: str, jacobian: np.ndarray) -> Callable[[], np.ndarray]:
     strategy = strategies.get(name)(len(jacobian), **fixed.get(name, {}))
     assert isinstance(strategy, GramStrategy)
     gram, losses = jacobian @ jacobian.T, np.linspace(0.5, 2, len(jacobian))
-    k = strategy.batches + strategy.validation_rows  # of the same gradients
+    k = strategy.batches + ("validate" in strategy.hooks())  # of the same gradients
     gram = np.ascontiguousarray(np.tile(gram, (k, k)))
 
     def call() -> np.ndarray:

@@ -10,38 +10,21 @@ installed (neither is a dependency), their lines stand beside ours, from the sam
 from __future__ import annotations
 
 import argparse
-import gc
 import platform
-import random
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
+import memory
 import numpy as np
 import torch
-from arms import (
-    EVERY,
-    LEAN,
-    LOSS_BASED,
-    Step,
-    all_arms,
-    of_family,
-    our_modes,
-    peer_steps,
-    references,
-    torchjd_steps,
-    versions,
-)
-from models import Problem, build
+from arms import EVERY, LOSS_BASED, all_arms, of_family, references, versions
+from models import QUICK, Problem, build
+from timing import Settings, extra_ms, measure, ratio
 
-from mtlweights import Balancer
 from mtlweights.strategies import GramStrategy, LossStrategy
 
-Times = dict[str, list[float]]
 Table = dict[str, list[str]]  # label of a line -> a cell per column
 
 CASES = {"MLP": (2, 10), "BiLSTM": (2, 10), "transformer": (2, 10), "recommender": (8,)}  # numbers of tasks
@@ -62,117 +45,11 @@ LINES: list[tuple[str, str, str, str]] = [
     ("TorchJD's cagrad, its fastest settings / ours", "torchjd cagrad, fastest", "cagrad", ""),
     ("LibMTL's pcgrad / ours", "libmtl pcgrad", "pcgrad", "at least 1.6 and 2"),
 ]  # fmt: skip
-MEMORY = ("pcgrad, rows", "pcgrad, gramian", "pcgrad", "pcgrad, features", "torchjd pcgrad",
-          "torchjd pcgrad, leanest", "libmtl pcgrad")  # fmt: skip
-
-
-@dataclass
-class Settings:
-    """Of a run of this script."""
-
-    device: torch.device
-    quick: bool
-    seconds: float  #: spent on one model
-
-    @property
-    def by_cpu_time(self) -> bool:
-        """With one thread on the CPU, time that other programs took is not counted."""
-        return self.device.type == "cpu" and torch.get_num_threads() == 1
-
-
-# measuring ------------------------------------------------------------------------------------------------
-
-
-def measure(arms: dict[str, Step], settings: Settings, block: int = 1) -> Times:
-    """Seconds per step, in rounds of every arm once in a fresh order; a multiple of ``block`` rounds."""
-    clock = time.process_time if settings.by_cpu_time else time.perf_counter
-    wait = torch.cuda.synchronize if settings.device.type == "cuda" else int
-    for _ in range(2):
-        start = clock()
-        for step in arms.values():
-            step()
-        wait()
-    rounds = settings.seconds / (clock() - start)
-    rounds = block * max(1, round(float(np.clip(rounds, 5, 40)) / block))
-    gc.collect()
-    gc.freeze()  # else the collector goes through all modules, in whichever step it is due
-    order, draw = list(arms), random.Random(0)
-    times: Times = {name: [] for name in arms}
-    for _ in range(block if settings.quick else rounds):
-        draw.shuffle(order)
-        for name in order:
-            wait()
-            start = clock()
-            arms[name]()
-            wait()
-            times[name].append(clock() - start)
-    return times
-
-
-def ratio(times: Times, arm: str, reference: str, block: int = 1) -> str:
-    """Median and quartiles of the ratios within a round, or within ``block`` rounds of their sums."""
-    if arm not in times:
-        return "-"
-    above, below = (np.reshape(times[k], (-1, block)).sum(1) for k in (arm, reference))
-    low, middle, high = np.quantile(above / below, (0.25, 0.5, 0.75))
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
-def extra_ms(times: Times, arm: str, reference: str) -> str:
-    """Median of the differences within a round."""
-    return f"{1e3 * np.median(np.subtract(times[arm], times[reference])):+.2f} ms"
-
-
-def peak(step: Step, device: torch.device) -> int:
-    """Most bytes of tensors that a step held at a time, above what it found."""
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    gc.collect()
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as seen:
-        step()
-    assert seen.profiler is not None
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate((e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), initial=0))
-
-
-def host_waits(step: Step) -> int:
-    """Operations of a step that made the host wait for the GPU."""
-    step()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(w.message) for w in caught)
-
-
-def exactness(problem: Problem) -> tuple[float, float]:
-    """Mode gramian against rows: largest |G - G_rows|_ij / sqrt(G_ii G_jj); the same of .grad, by length."""
-    seen = []
-    for mode in ("rows", "gramian"):
-        balancer = Balancer("cagrad", problem.tasks, problem.model, gradients=mode)
-        torch.manual_seed(1)  # of dropout
-        balancer.backward(problem.losses())
-        figures = {key: float(value) for key, value in balancer.metrics().items()}
-        seen.append((figures, [p.grad.double().flatten() for p in problem.params if p.grad is not None]))
-        problem.zero_grad()
-    (a, rows), (b, gramian) = seen
-    norms = [abs(b[k] / a[k]) ** 2 - 1 for k in a if k.startswith("norm/")]
-    cosines = [a[k] - b[k] for k in a if k.startswith("cos/")]
-    reference, other = torch.cat(rows), torch.cat(gramian)
-    return max(map(abs, norms + cosines)), float((reference - other).norm() / reference.norm())
-
-
 # tables ---------------------------------------------------------------------------------------------------
+
+
+def _build(name: str, n_tasks: int, settings: Settings) -> Problem:
+    return build(name, n_tasks, settings.device, QUICK[name] if settings.quick else {})
 
 
 def time_table(name: str, settings: Settings) -> Table:
@@ -180,7 +57,7 @@ def time_table(name: str, settings: Settings) -> Table:
     table: Table = {}
     for n_tasks in CASES[name]:
         print(f"{name}, T = {n_tasks} ...", file=sys.stderr)
-        problem = build(name, n_tasks, settings.device, settings.quick)
+        problem = _build(name, n_tasks, settings)
         for label, target, cell in time_column(problem, settings):
             table.setdefault(label, [target]).append(cell)
     return table
@@ -205,7 +82,7 @@ def strategy_tables(settings: Settings) -> list[tuple[str, Table]]:
     loss_based: Table = {}
     gramian: Table = {}
     for n_tasks in (2, 10):
-        problem = build("MLP", n_tasks, settings.device, settings.quick)
+        problem = _build("MLP", n_tasks, settings)
         for family, base, table in ((LossStrategy, "plain", loss_based), (GramStrategy, "floor", gramian)):
             arms = {base: references(problem)[base]} | of_family(problem, family)
             times = measure(arms, settings)
@@ -216,30 +93,6 @@ def strategy_tables(settings: Settings) -> list[tuple[str, Table]]:
         ("Loss-based strategies on the MLP, step / plain", loss_based),
         ("Gramian strategies on the MLP, step / floor", gramian),
     ]
-
-
-def memory_column(name: str, settings: Settings) -> dict[str, str]:
-    """Label -> peak above plain in units of T P floats, at T = 8; then how exact mode gramian is."""
-    problem = build(name, 8, settings.device, settings.quick)
-    arms = references(problem) | our_modes(problem) | peer_steps(problem, ["pcgrad"])
-    lean = torchjd_steps(problem, "pcgrad").get(LEAN)
-    arms |= {"torchjd pcgrad, leanest": lean} if lean else {}
-    plain, unit = peak(arms["plain"], settings.device), 4 * 8 * problem.shared_elements
-    out = {"T P floats, MiB": f"{unit / 2**20:.0f}", "plain's own peak, MiB": f"{plain / 2**20:.0f}"}
-    for arm in MEMORY:
-        label = "pcgrad, auto" if arm == "pcgrad" else arm
-        out[label] = f"{(peak(arms[arm], settings.device) - plain) / unit:.2f}" if arm in arms else "-"
-    gram, gradient = exactness(problem)
-    return out | {
-        "Gramian, mode gramian against rows": f"{gram:.0e}",
-        ".grad, mode gramian against rows": f"{gradient:.0e}",
-    }
-
-
-def sync_table(settings: Settings) -> Table:
-    """Host waits per step on the MLP, plain's among them."""
-    problem = build("MLP", 2, settings.device, settings.quick)
-    return {name: [str(host_waits(step))] for name, step in all_arms(problem).items()}
 
 
 def machine(settings: Settings) -> str:
@@ -275,11 +128,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--seconds", type=float, default=50.0, help="per column, for 5 to 40 rounds")
     parser.add_argument("--note", default="", help="a sentence about the machine for the page")
-    parser.add_argument("--syncs", action="store_true", help="count host waits per step (CUDA only)")
     parser.add_argument("--quick", action="store_true", help="tiny models: does it run?")
     args = parser.parse_args()
-    if args.syncs and not args.device.startswith("cuda"):
-        parser.error("--syncs needs --device cuda: a CPU has no waits to count.")
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
     settings = Settings(torch.device(args.device), args.quick, args.seconds)
@@ -292,11 +142,9 @@ def main() -> None:
     if "MLP" in args.models:
         for title, table in strategy_tables(settings):
             show(title, ["T = 2", "difference", "T = 10", "difference"], table)
-    columns = [memory_column(name, settings) for name in args.models]
+    columns = [memory.column(_build(name, 8, settings), settings.device) for name in args.models]
     table = {label: [column[label] for column in columns] for label in columns[0]}
     show("Peak memory above plain training at T = 8, in units of T P floats; exactness", args.models, table)
-    if args.syncs:
-        show("Host waits per step, MLP, T = 2", ["waits"], sync_table(settings))
 
 
 TEXT = """\

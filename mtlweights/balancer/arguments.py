@@ -102,6 +102,21 @@ def check_numbers(strategy: Strategy, every: int, smoothing: float, weight_lr: f
         raise ValueError(f"weight_lr should be positive and finite, found {shown(weight_lr)}.")
 
 
+def check_normalise(normalise: str | None, strategy: Strategy) -> None:
+    """How gradients are normalised, and for which strategies they can be."""
+    if normalise is None:
+        return
+    if not (isinstance(normalise, str) and normalise in ("l2", "loss")):
+        raise ValueError(f"normalise should be None, 'l2' or 'loss', found {shown(normalise)}.")
+    name = type(strategy).__name__
+    if not isinstance(strategy, GramStrategy):
+        kind = "looks at losses alone" if isinstance(strategy, LossStrategy) else "has a way of its own"
+        raise ValueError(f"normalise= is for Gramian strategies; {name} {kind}: leave it out.")
+    if strategy.batches > 1 or "validate" in strategy.hooks():
+        more = "several batches" if strategy.batches > 1 else "validation gradients"
+        raise ValueError(f"normalise= is for one gradient per task; {name} takes those of {more}.")
+
+
 def check_gradients(
     gradients: str, features: nn.Module | None, strategy: Strategy, accumulation: str
 ) -> None:
@@ -118,7 +133,7 @@ def check_gradients(
             f"gradients={gradients!r} is for Gramian strategies; {type(strategy).__name__} weighs tasks by "
             f"{kind}: leave gradients='auto'."
         )
-    several = strategy.batches > 1 or strategy.validation_rows
+    several = strategy.batches > 1 or "validate" in strategy.hooks()
     if gradients == "features" and (accumulation == "window" or several):
         raise ValueError(
             "gradients='features' needs the graph of the whole step at once: it goes with neither "
@@ -137,7 +152,7 @@ def check_accumulation(accumulation: str, steps: int | None, every: int, strateg
         raise ValueError(f"accumulation should be 'microbatch' or 'window', found {shown(accumulation)}.")
     if steps is not None and not (is_whole(steps) and 1 <= steps < MOST):
         raise ValueError(f"accumulation_steps should be a whole number of at least 1, found {shown(steps)}.")
-    if batches > 1 and strategy.validation_rows:
+    if batches > 1 and "validate" in strategy.hooks():
         raise ValueError(
             f"{type(strategy).__name__} asks for {batches} batches and for validation rows: a strategy gets "
             "one or the other."
@@ -158,7 +173,7 @@ def check_accumulation(accumulation: str, steps: int | None, every: int, strateg
 def check_sharded(strategy: Strategy, gradients: str) -> None:
     """Raise ValueError for what shards of gradients cannot do."""
     what = f"gradients={gradients!r}"
-    if isinstance(strategy, JacobianStrategy) or strategy.validation_rows:
+    if isinstance(strategy, JacobianStrategy) or "validate" in strategy.hooks():
         what = f"{type(strategy).__name__}, which needs more than a Gramian of the task gradients,"
     elif gradients != "features":
         return

@@ -14,7 +14,7 @@ from ..gradients.functions import after_backward, defer, refuse_transforms
 from ..gradients.leaves import Leaves
 from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
-from ..gradients.task_gradients import Found, full_precision, keep_compiled_graphs
+from ..gradients.task_gradients import Found, keep_compiled_graphs, no_autocast
 from ..strategies import GramStrategy, Strategy
 from ..strategies.making import bind, make_strategy
 from .arguments import (
@@ -22,6 +22,7 @@ from .arguments import (
     check_gradients,
     check_heads,
     check_model,
+    check_normalise,
     check_numbers,
     check_seed,
     check_shared,
@@ -32,7 +33,7 @@ from .calls import check_closure, check_features, check_gradient, read_losses, r
 from .explain import explain
 from .records import Step
 from .state import closures, optimizer_state
-from .state.commits import Commits
+from .state.optimizer_steps import OptimizerSteps
 from .state.reminders import Reminders
 from .state.saved_state import check_saved
 from .state.state import State
@@ -80,6 +81,9 @@ class Balancer:
         every: Recompute the weights of a Gramian strategy every this many optimizer steps; in between a
             step costs one backward pass.
         smoothing: Share of the previous weights kept in new ones, in [0, 1); Gramian strategies only.
+        normalise: A Gramian strategy weighs the gradients divided by their norms, ``"l2"``, or by their
+            losses, ``"loss"``, and the direction is made of those: its length no longer follows the losses'.
+            A gradient or loss of 0 is left as it is; with "loss" a negative one is refused.
         accumulation: ``"microbatch"``: every backward is weighted on its own, the state moves once per
             optimizer step. ``"window"``: the rows of all micro-batches of a step are summed by their counts
             and weighted once, as one big batch; T backward passes for every strategy.
@@ -110,6 +114,7 @@ class Balancer:
         heads: str = "paper",
         every: int = 1,
         smoothing: float = 0.0,
+        normalise: str | None = None,
         accumulation: str = "microbatch",
         accumulation_steps: int | None = None,
         process_group: torch.distributed.ProcessGroup | None = None,
@@ -123,16 +128,24 @@ class Balancer:
         check_heads(heads, self.strategy)
         weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
         check_numbers(self.strategy, every, smoothing, weight_lr)
+        check_normalise(normalise, self.strategy)
         check_gradients(gradients, features, self.strategy, accumulation)
         check_accumulation(accumulation, accumulation_steps, every, self.strategy)
-        self.heads, self.every, self.smoothing = heads, every, smoothing
+        self.heads, self.every, self.smoothing, self.normalise = heads, every, smoothing, normalise
         self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
         self.model = check_model(model)
         bind(self.strategy, self)
         self.strategy.seed = seed
         self._state = State(self.strategy, weight_lr)
         self._weigher = Weigher(
-            self.strategy, self._state, heads, every, smoothing, Ranks(process_group, model), self.tasks
+            self.strategy,
+            self._state,
+            heads,
+            every,
+            smoothing,
+            Ranks(process_group, model),
+            self.tasks,
+            normalise,
         )
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
@@ -150,7 +163,7 @@ class Balancer:
         )
         if not self._engine.one_pass:
             keep_compiled_graphs()
-        self._commits = Commits(self._state, self._engine.window)
+        self._steps = OptimizerSteps(self._state, self._engine.window)
         self._reminders = Reminders(self.strategy)
 
     def __call__(
@@ -195,16 +208,16 @@ class Balancer:
         present, values, numbers = found.present, found.values, found.counts
         if features is not None:
             self._engine.representation.tensor = features
-        self._reminders.called(self._commits.last)
+        self._reminders.called(self._steps.last)
         call = closures.running()
         if call is not None and line_search.follows(self._engine, call):
             losses_at, begin = (present, values, numbers), partial(self._begin, values)
-            held = line_search.scalar(self._engine, call, losses_at, begin, self._commits.watch.mark)
+            held = line_search.scalar(self._engine, call, losses_at, begin, self._steps.mark)
             if held is not None:
                 return held
         if self._engine.one_pass and not self._weigher.ranks.several_forwards(values):
             decided = partial(self._backward_starts, self._begin(values))
-            with full_precision(values[0].device):
+            with no_autocast(values[0].device):
                 return self._engine.scalar(present, values, numbers, decided)
         leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
         with torch.no_grad():
@@ -240,7 +253,7 @@ class Balancer:
         found = optimizer_state.unwrap(optimizer)
         warn_of_optimizer(self.strategy, found[-1])
         optimizer_state.board(self, found)
-        self._commits.watch.attach(found)
+        self._steps.attach(found)
         return self
 
     def end_epoch(self, validation: Mapping[str, float] | None = None) -> None:
@@ -253,9 +266,9 @@ class Balancer:
             ValueError: an unknown task, a score that is not a number, an infinite one.
         """
         scores = None if validation is None else read_scores(self.tasks, validation)
-        self._commits.settle()
+        self._steps.resolve()
         self._reminders.epoch_ended(validation is not None)
-        if self._state.wants_epochs:
+        if "end_epoch" in self.hooks:
             self.strategy.end_epoch(self._state.mean_losses(), scores)
 
     def after_step(self, closure: Closure | Parts, counts: Mapping[str, Any] | None = None) -> None:
@@ -271,23 +284,23 @@ class Balancer:
         """
         check_closure(closure)
         self._reminders.fed("after_step")
-        if not self.wants_after_step:
+        if "after_step" not in self.hooks:
             return
         with torch.no_grad():
             losses = closure()
             if not isinstance(losses, Mapping):
                 losses, counts = merge(read_parts(self.tasks, losses))
             found = read_losses(self.tasks, losses, counts)
-        self._commits.settle()
-        if self._commits.last is not None:
-            found = found.only(self._commits.last.present)
+        self._steps.resolve()
+        if self._steps.last is not None:
+            found = found.only(self._steps.last.present)
         if found.present:
             self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
 
     @property
-    def wants_after_step(self) -> bool:
-        """Whether :meth:`after_step` does anything: else its batches need not be kept."""
-        return type(self.strategy).after_step is not Strategy.after_step
+    def hooks(self) -> frozenset[str]:
+        """Which of ``end_epoch``, ``after_step`` and ``validate`` do anything with this strategy."""
+        return self.strategy.hooks()
 
     def validate(self, closure: Closure) -> None:
         """Give the strategy gradients of validation losses, if it wants them.
@@ -301,7 +314,7 @@ class Balancer:
         """
         check_closure(closure)
         self._reminders.fed("validate")
-        if self.strategy.validation_rows:
+        if "validate" in self.hooks:
             self._engine.validation.give(partial(self._validation_losses, closure))
 
     def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
@@ -312,11 +325,11 @@ class Balancer:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Task -> weight [] in the last step, on its device; empty where the method has no weights."""
-        return {} if self._commits.last is None else self._commits.last.weights(self.tasks)
+        return {} if self._steps.last is None else self._steps.last.weights(self.tasks)
 
     def metrics(self) -> dict[str, Tensor]:
         """The last step as a flat dict of tensors []: ``loss/a``, ``weight/a``, ``norm/a``, ``cos/a_b``."""
-        return {} if self._commits.last is None else self._commits.last.metrics(self.tasks)
+        return {} if self._steps.last is None else self._steps.last.metrics(self.tasks)
 
     def explain(self) -> str:
         """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
@@ -324,7 +337,7 @@ class Balancer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
-        self._commits.settle()
+        self._steps.resolve()
         state = self._state.state_dict()
         return {"tasks": list(self.tasks), "reach": self._sharing.state_dict(), **state}
 
@@ -342,10 +355,10 @@ class Balancer:
     # steps ------------------------------------------------------------------------------------------------
 
     def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
-        """Move the state to the losses' device, and settle the last step; returns what proposes this one."""
+        """Move the state to the losses' device, and resolve the last step; returns what proposes this one."""
         host = isinstance(self.strategy, GramStrategy)
         self._state.to(torch.device("cpu") if host else values[0].device)
-        return self._commits.begin(values, self._sharing)
+        return self._steps.begin(values, self._sharing)
 
     def _run(
         self,
@@ -359,14 +372,14 @@ class Balancer:
         propose = self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
         keep = retain_graph or self._weigher.ranks.number > 1
-        with full_precision(values[0].device):
+        with no_autocast(values[0].device):
             found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
-        after_backward(self._commits.watch.mark)
+        after_backward(self._steps.mark)
         return found
 
     def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
         propose(step)
-        after_backward(self._commits.watch.mark)
+        after_backward(self._steps.mark)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""

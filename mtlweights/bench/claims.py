@@ -14,9 +14,10 @@ DONE = ("ok", "failed")
 
 
 def standing(spec: RunSpec, folder: Path) -> tuple[str, str]:
-    """How a run stands, and a reason: ``ok``, ``failed``, ``missing``, ``other`` or ``unreadable``.
+    """How a run stands: ``ok``, ``failed``, ``missing``, ``other``, ``unscored`` or ``unreadable``; and why.
 
     ``other``: there is a result, of other data, or of a strategy whose file has changed since.
+    ``unscored``: it was a trial of a study, which never sees the test split.
     """
     try:
         result = read_result(folder / RUNS / f"{spec.id}.json")
@@ -28,6 +29,8 @@ def standing(spec: RunSpec, folder: Path) -> tuple[str, str]:
         before = result.get(what)  # a result from before they were kept has none
         if now is not None and before not in (None, now):
             return "other", f"{spec.id} is of other {what} ({before[:8]}, now {now[:8]})"
+    if result["status"] == "ok" and not result["test"]:
+        return "unscored", f"{spec.id} was a trial of a study, not scored on the test split"
     return str(result["status"]), ""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -78,6 +80,19 @@ def _workers() -> Iterator[dict[Worker, Claim]]:
     try:
         yield active
     finally:
-        end_all(list(active))
-        for claim in active.values():
-            claim.drop()
+        with _uninterrupted():
+            end_all(list(active))
+            for claim in active.values():
+                claim.drop()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C has nothing to add: the block, of seconds, goes to its end."""
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ours else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)

@@ -48,7 +48,10 @@ def code_of(strategy: str) -> str | None:
 
 
 def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[str, Any]:
-    """Build, train and score: the result's fields. ``options`` are those of `train.fit`."""
+    """Build, train and score: the result's fields. ``options`` are those of `train.fit`.
+
+    A problem without a test split, as trials of a study get it, is scored on none.
+    """
     seed_everything(spec.seed)
     if spec.only is not None:
         problem = problem.only(spec.only)
@@ -56,9 +59,8 @@ def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[st
     balancer = make_balancer(spec.strategy, problem.tasks, model, spec.seed)
     history = train.fit(model, balancer, problem, spec.settings, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
-    test = train.evaluate(
-        model, problem, "test", batch_size=spec.settings.batch_size, device=spec.settings.device
-    )
+    how: dict[str, Any] = {"batch_size": spec.settings.batch_size, "device": spec.settings.device}
+    test = train.evaluate(model, problem, "test", **how) if "test" in problem.splits else {}
     return {
         "status": "ok",
         "tasks": {task.name: describe_task(task) for task in problem.tasks},
@@ -92,7 +94,7 @@ def describe_task(task: Task) -> dict[str, Any]:
 def describe(error: BaseException) -> dict[str, str]:
     """An exception as JSON."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    return {"type": type(error).__name__, "message": str(error), "traceback": text}
+    return {"type": type(error).__name__, "message": str(error) or type(error).__name__, "traceback": text}
 
 
 def seed_everything(seed: int) -> None:

@@ -21,6 +21,8 @@ from .runspec import RunSpec
 Runner = Callable[[RunSpec], dict[str, Any]]
 
 GRACE = 5.0  #: seconds to end in, once the result is written or the process was asked to
+PRELOADED = "mtlweights.bench.run"  #: imported once for all runs, and of use for any runner
+FIRST_STEP = ("accelerate", "torch._dynamo")  #: what training imports at its first step, which takes seconds
 _SAFE = "PYTHONSAFEPATH"
 
 
@@ -46,6 +48,7 @@ class Worker:
     def ended(self) -> bool:
         """Whether the run is over; a process that stays too long, or leaves others behind, is ended here."""
         self._listen()
+        _wake_server()
         if self.process.is_alive():
             if time.monotonic() < self.deadline:
                 return False
@@ -63,6 +66,7 @@ class Worker:
             with suppress(OSError):
                 os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
+        _wake_server()
         self.process.join(GRACE)
 
     def status(self) -> str:
@@ -112,20 +116,30 @@ def _start(spec: RunSpec, runner: Runner, folder: Path, threads: int) -> tuple[B
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["mtlweights.bench.run"])
+        trains = runner.__module__ == PRELOADED
+        context.set_forkserver_preload([PRELOADED, *(FIRST_STEP if trains else ())])
     for last in (False, True):
-        ours, theirs = context.Pipe(duplex=False)
+        mine, theirs = context.Pipe(duplex=False)
         told = (spec, runner, folder, threads, theirs, os.environ.get(_SAFE))
         process = context.Process(target=_work, args=told, name=spec.id)
+        _wake_server()
         try:
             with _safe_path():
                 process.start()
             theirs.close()
-            return process, ours
+            return process, mine
         except (EOFError, OSError):  # the server of forks was killed: the second try starts another
             if last:
                 raise
     raise AssertionError("not reached")
+
+
+def _wake_server() -> None:
+    """Let the server of forks go on if it was stopped from outside: it alone tells that a process ended."""
+    server = getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)
+    if pid := getattr(server, "_forkserver_pid", None):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

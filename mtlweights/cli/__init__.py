@@ -1,4 +1,4 @@
-"""The command line: ``mtlweights list | train | bench | report | test``."""
+"""The command line: ``mtlweights list | train | bench | tune | report | test``."""
 
 from .main import main
 

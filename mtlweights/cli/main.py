@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,10 +13,11 @@ import torch
 
 from .. import __version__
 from ..files.escapes import visible
-from . import bench, listing, report, test, train
+from . import bench, listing, report, test, train, tune
 
 #: what a user can mend; anything else is a bug and keeps its traceback
-USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, torch.OutOfMemoryError)
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
+_NO_MEMORY = "can't allocate memory"  # torch's word for it on the CPU, in a plain RuntimeError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,14 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
+        if argv is None:  # the process ends here: a second Ctrl-C would only show where it was
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(f"\nmtlweights: interrupted; {args.resume}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has left: nothing to say, and nothing may be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except USER_ERRORS as error:
-        if args.debug:
+    except (*USER_ERRORS, RuntimeError) as error:
+        if args.debug or not (isinstance(error, USER_ERRORS) or _NO_MEMORY in str(error)):
             raise
         print(f"mtlweights: error: {visible(_line(error))}", file=sys.stderr)
         return 2
@@ -59,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, train, bench, report, test):
+    for module in (listing, train, bench, tune, report, test):
         command = commands.add_parser(
             module.NAME,
             parents=[common],
@@ -77,4 +81,6 @@ def _line(error: BaseException) -> str:
     """An error's message on one line, whatever it was made of."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
+        return "there is not enough memory: make the model or the batches smaller"
     return " ".join(str(error).split()) or type(error).__name__

@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the tables and write the page."""
     from ..bench import read_protocol, read_results
+    from ..bench.report import read_study, without_trials
 
-    results = read_results(args.results)
+    results = without_trials(read_results(args.results), read_study(args.results))
     protocol = read_protocol(args.results)
     if args.json:
         from ..bench.report import verdicts
@@ -41,11 +42,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def show(results: list[dict[str, Any]], folder: Path) -> None:
+def show(results: list[Any], folder: Path) -> None:
     """Print the tables of the results, write their page into ``folder`` and say where it is."""
     from ..bench import read_protocol
-    from ..bench.report import text_tables, write_page
+    from ..bench.report import read_study, text_tables, write_page
 
-    protocol = read_protocol(folder)
-    print(text_tables(results, protocol))
-    print(f"\npage: {write_page(results, folder / 'page.html', protocol=protocol)}")
+    protocol, study = read_protocol(folder), read_study(folder)
+    if results:
+        print(text_tables(results, protocol))
+    page = write_page(results, folder / "page.html", protocol=protocol, study=study)
+    print(f"\npage: {page}")

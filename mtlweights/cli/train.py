@@ -4,6 +4,8 @@ The same command again continues from the last checkpoint. Your own data:
 
   mtlweights train conll:FILE -s pcgrad --tags ner=3 pos=upos
   mtlweights train csv:FILE -s uw --classify kind --regress price
+
+What a study found, its best.yaml, or a suite of one problem and one strategy: mtlweights train FILE.yaml
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ RESUME = "run the same command again to continue from the last finished epoch"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH or csv:PATH")
-    arm = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument(
+        "problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH, csv:PATH or a YAML"
+    )
+    arm = parser.add_mutually_exclusive_group()
     arm.add_argument("-s", "--strategy", metavar="STRATEGY", help=_STRATEGY)
     arm.add_argument("--task", metavar="NAME", help="instead of a strategy: train this one task alone")
     parser.add_argument(
@@ -53,12 +57,18 @@ def run(args: argparse.Namespace) -> int:
 
     if args.strategy == SINGLE:
         raise ValueError(f"{SINGLE!r} is a row of mtlweights bench; to train one task alone use --task NAME.")
-    name, given = _problem(args), given_settings(args)
+    given = given_settings(args)
+    if args.problem.endswith((".yaml", ".yml")):
+        args.problem, args.strategy, own = _read_suite(args)
+        given = {**own, **given}
+    if not (args.strategy or args.task):
+        raise ValueError("say how to train: -s/--strategy, or --task for one task alone.")
+    name = _problem(args)
     folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
     runs_folder(folder)  # before any work: a folder that cannot be written would waste it
     problem = problems.load(name)
     settings = train.Settings(**{**problem.settings, **given})
-    strategy = args.strategy or "equal"
+    strategy = "equal" if args.strategy is None else args.strategy
     spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
     fields = execute(spec, problem, folder=folder, trackers=args.trackers)
     seconds = sum(row["seconds"] for row in fields["history"])
@@ -69,6 +79,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")
     print(f"page:       mtlweights report {folder}")
     return 0
+
+
+def _read_suite(args: argparse.Namespace) -> tuple[str, str | None, dict[str, Any]]:
+    """Problem, strategy and settings of a suite that has one of each; what the command says comes first."""
+    from ..bench import load_suite
+
+    suite = load_suite(args.problem)
+    if len(suite.problems) > 1 or len(suite.strategies) > 1:
+        counts = f"{len(suite.problems)} problems and {len(suite.strategies)} strategies"
+        raise ValueError(f"{args.problem} has {counts}: mtlweights train takes one of each.")
+    problem, own = next(iter(suite.problems.items()))
+    strategy = args.strategy or (None if args.task else suite.strategies[0])
+    return problem, strategy, {**suite.settings, **own}
 
 
 def _problem(args: argparse.Namespace) -> str:

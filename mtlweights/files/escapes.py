@@ -21,6 +21,11 @@ def one_line(text: str) -> str:
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def message_of(error: BaseException) -> str:
+    """An error's message on one line, without a full stop; its type where it has none."""
+    return visible(" ".join(str(error).split())).rstrip(".") or type(error).__name__
+
+
 def markdown(text: str) -> str:
     """The text as Markdown that shows it as it is, on one line."""
     text = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

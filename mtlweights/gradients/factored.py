@@ -65,6 +65,8 @@ def elements(weight: Tensor, uses: Sequence[Use]) -> int:
 def _faster(weight: Tensor, uses: Sequence[Use], n_tasks: int) -> bool:
     """Compare multiplications and memory traffic of both ways."""
     n, size = sum(len(use.input) for use in uses), weight.numel()
+    if weight.is_cuda and uses[0].kind == "linear" and 2 * n > min(weight.shape):
+        return False  # a row is written by fast kernels, and many products in float64 are not fast
     rows = TRAFFIC * n_tasks * size
     if uses[0].kind == "embedding":
         return TRAFFIC * n * weight.shape[1] * n_tasks < rows

@@ -18,6 +18,22 @@ Edge = tuple[Any, int]  # a node and which of its outputs, None at the end of th
 Probe = Callable[[Node, int], "frozenset[int] | None"]
 
 
+CAPTURED = "GraphedBackward"  # of torch.cuda.make_graphed_callables
+
+
+def captured(loss: Tensor, stop: Node | None = None) -> list[Node]:
+    """The captured CUDA graphs behind a loss, down to the node ``stop``."""
+    seen, stack, found = set(), [loss.grad_fn], []
+    while stack:
+        node = stack.pop()
+        if node is None or node is stop or node in seen:
+            continue
+        seen.add(node)
+        found += [node] if type(node).__name__ == CAPTURED else []
+        stack += [following for following, _ in node.next_functions]
+    return found
+
+
 def nodes(losses: Iterable[Tensor]) -> Iterator[Node]:
     """Every node of the graph behind the losses, once, as far as the caller goes on."""
     stack = [loss.grad_fn for loss in losses if loss.grad_fn is not None]
@@ -59,6 +75,8 @@ class Graph:
         #: nodes that end in leaves: what else goes through any part of this graph goes through some of them
         self.bottom: list[Node] = []
         self.compiled = self._several = False
+        #: a captured CUDA graph is in it, which can go backward once for each forward
+        self.replayed = False
         self._probe = probe
         self._below: dict[Any, int] = {}
         self._through: dict[Edge, int] = {}  # for nodes of several values
@@ -98,6 +116,7 @@ class Graph:
                 last = last and not following[edge[0]]
         if last:
             self.bottom.append(node)
+        self.replayed |= kind == CAPTURED
         if kind in SEVERAL:
             self._several = True
             self.compiled |= kind == "CompiledFunctionBackward"

@@ -18,7 +18,7 @@ BLOCK = 1 << 15  # rows shorter than this are worth putting end to end
 BUFFER = 1 << 19  # elements of all rows together that a CPU converts at a time: they stay in its cache
 LEAST, MOST = 1 << 14, 1 << 16  # of one row; a larger buffer costs more in page faults than it saves
 PIECE = 1 << 17  # elements of one row that are weighted at a time
-BATCH = 1 << 22  # elements of all rows together that a GPU converts at a time
+BATCH = 1 << 24  # elements of all rows together that a GPU converts at a time
 STRIP = 1 << 12  # elements of one row in one of a GPU's parallel products
 FEW = 10  # rows up to which a CPU's dot products are faster than its matrix products
 
@@ -29,16 +29,15 @@ def inner(rows: Sequence[Tensor | None]) -> Tensor:
     On the rows' device, but on the CPU for one without float64. Each entry is right to 1e-13 of the product
     of the two rows' lengths, whatever the rows' real floating-point type and scale.
     """
-    some = [k for k, row in enumerate(rows) if row is not None]
     given = [row for row in rows if row is not None]
     make = {"cpu": _on_cpu, "mps": compensated}.get(given[0].device.type, by_strips)
     gram = make(given)
-    if len(some) == len(rows):
+    if len(given) == len(rows):
         return gram
-    whole = gram.new_zeros(len(rows), len(rows))
-    index = torch.tensor(some, device=gram.device)
-    whole[index[:, None], index] = gram
-    return whole
+    for _ in range(2):  # rows, then columns: an index from the host would make it wait for the device
+        blank, found = gram.new_zeros(gram.shape[1]), iter(gram.unbind())
+        gram = torch.stack([blank if row is None else next(found) for row in rows]).T
+    return gram
 
 
 def mix(rows: Sequence[Tensor], weights: Sequence[float | Tensor]) -> Tensor:

@@ -47,6 +47,11 @@ class Leaves:
         """Of the parameters; those outside the model are numbered."""
         return [known.name for known in self.known]
 
+    @property
+    def replayed(self) -> bool:
+        """A captured CUDA graph is behind the losses, which can go backward once."""
+        return self.graph is not None and self.graph.replayed
+
     def reached_by(self, tasks: int) -> bool:
         """Whether each of these tasks reaches any of them, now or in an earlier backward."""
         anywhere = 0

@@ -14,14 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
+from torch.backends import mkldnn
 
 from . import factored
 from .factored import Product, Weight
 from .graph import Use, unhooked
-from .inner_products import BLOCK, inner, mix
+from .inner_products import BATCH, BLOCK, inner, mix
 
 Row = list[Any]  # per parameter a Tensor, a Product, or None
 Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
+
+
+GPUS = ("cuda",)
 
 
 def rows(
@@ -105,7 +109,7 @@ def as_gradient(param: Tensor, gradient: Tensor) -> Tensor:
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
     """Inner products of the rows over the parameters ``columns``, [m, m], as `inner` gives them."""
     terms: list[Tensor] = []
-    small: list[list[Tensor]] = []
+    short: list[list[Tensor]] = []
     for column in columns:
         gradients = [row[column] for row in rows]
         if any(isinstance(gradient, Product) for gradient in gradients):
@@ -115,16 +119,25 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
         if like is None:
             continue
         flat = [None if gradient is None else _flat(gradient) for gradient in gradients]
-        if like.numel() >= BLOCK:
+        block = BLOCK if like.device.type == "cpu" else BATCH // len(rows)
+        if like.numel() >= block:
             terms.append(inner(flat))
-        else:
-            blank = torch.zeros_like(_flat(like))
-            small.append([blank if gradient is None else gradient for gradient in flat])
-    if small:
-        terms.append(inner([torch.cat(pieces) for pieces in zip(*small, strict=True)]))
+            continue
+        blank = torch.zeros_like(_flat(like))
+        short.append([blank if gradient is None else gradient for gradient in flat])
+        if like.device.type != "cpu" and sum(len(pieces[0]) for pieces in short) >= block:
+            terms.append(_end_to_end(short))
+            short = []
+    if short:
+        terms.append(_end_to_end(short))
     if not terms:
         return torch.zeros(len(rows), len(rows), dtype=torch.float64)
     return torch.stack([term.to(terms[0].device) for term in terms]).sum(0)
+
+
+def _end_to_end(short: Sequence[Sequence[Tensor]]) -> Tensor:
+    """The Gramian over several parameters, by few products for all of them."""
+    return inner([torch.cat(pieces) for pieces in zip(*short, strict=True)])
 
 
 def _flat(gradient: Tensor) -> Tensor:
@@ -199,6 +212,35 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: b
     return total
 
 
+def combine_alike(rows: Sequence[Row], columns: Sequence[int], weights: Sequence[Weight]) -> dict[int, Any]:
+    """`combine` for many parameters by few kernels: those on a GPU that every row reaches densely.
+
+    A part of them at a time, whose gradients are taken out of the rows.
+    """
+    out: dict[int, Any] = {}
+    if any(isinstance(weight, Tensor) for weight in weights):
+        return out
+    left = [c for c in columns if all(_is_dense_on_gpu(row[c]) for row in rows)]
+    while left:
+        these, elements = [], 0
+        while left and elements < BATCH:
+            these.append(left.pop(0))
+            elements += rows[0][these[-1]].numel()
+        lists: list[list[Any]] = [[row[c] for c in these] for row in rows]
+        total: list[Any] = list(torch._foreach_mul(lists[0], weights[0]))
+        for part, weight in zip(lists[1:], weights[1:], strict=True):
+            torch._foreach_add_(total, part, alpha=float(weight))
+        out |= zip(these, total, strict=True)
+        for row in rows:
+            for c in these:
+                row[c] = None
+    return out
+
+
+def _is_dense_on_gpu(gradient: object) -> bool:
+    return isinstance(gradient, Tensor) and not gradient.is_sparse and gradient.device.type in GPUS
+
+
 def accumulate(param: Tensor, gradient: Tensor | None) -> None:
     """Add to ``param.grad``, and call what waits for it, as a backward pass through the leaf would."""
     if gradient is None:
@@ -223,28 +265,57 @@ def differentiate(
     """Value [], weights [m] and the gradients of the learned parameters of a LossStrategy.
 
     Only the m detached loss values take part: the model's graph is not touched.
+
+    Raises ValueError if ``combine`` gives no scalar that depends on them.
     """
     with torch.enable_grad():
         point = losses.detach().requires_grad_()
         value = combine(point)
+        if not (isinstance(value, Tensor) and value.dim() == 0 and value.requires_grad):
+            found = type(value).__name__ + (f" {list(value.shape)}" if isinstance(value, Tensor) else "")
+            raise ValueError(f"combine should return a scalar that depends on the losses, found {found}.")
         grads = torch.autograd.grad(value, [point, *learned], allow_unused=True)
     filled = [torch.zeros_like(x) if g is None else g for x, g in zip([point, *learned], grads, strict=True)]
     return value.detach(), filled[0], filled[1:]
 
 
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """The balancer's own products in the precision of their operands, whatever the caller has switched on."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest" and not torch.is_autocast_enabled(device.type):
+def no_autocast(device: torch.device) -> Iterator[None]:
+    """Whatever the caller has switched on."""
+    if not torch.is_autocast_enabled(device.type):
         yield
         return
-    torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16 inside
+    with torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """A strategy's products in the precision of their operands: no TF32, no bfloat16 inside.
+
+    Not for passes through the model, which are the caller's to speed up. torch has an older switch, and since
+    2.9 one per backend, after whose use the older may not be read.
+    """
     try:
-        with torch.autocast(device.type, enabled=False):
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        before = "highest"
+    if before != "highest":
+        torch.set_float32_matmul_precision("highest")
+        try:
             yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+        return
+    found: list[Any] = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, mkldnn)]
+    switches = [(switch, switch.fp32_precision) for switch in found if hasattr(switch, "fp32_precision")]
+    for switch, _ in switches:
+        switch.fp32_precision = "ieee"
+    try:
+        yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for switch, setting in switches:
+            switch.fp32_precision = setting
 
 
 def keep_compiled_graphs() -> None:

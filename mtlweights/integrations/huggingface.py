@@ -125,10 +125,10 @@ class MultiTaskTrainer(Trainer):
             self._unlabelled += 0 if model.training else find_batch_size(inputs) or 0  # type: ignore[no-untyped-call]
             loss = _nothing(outputs, model)
         elif model.training and self.balancer is not None:
-            if self.balancer.wants_after_step:
+            if "after_step" in self.balancer.hooks:
                 before = self._batches if self.balancer.accumulation == "window" else []
                 self._batches = [*before, (model, inputs, counts)]
-            wanted = self._held_out is not None and self.balancer.strategy.validation_rows
+            wanted = self._held_out is not None and "validate" in self.balancer.hooks
             if wanted and self.accelerator.sync_gradients:
                 self._validate(model)
             loss = self.balancer(losses, counts)

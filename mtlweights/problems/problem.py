@@ -41,6 +41,8 @@ class Problem:
         encoder: makes the shared encoder, with weights drawn from torch's global generator.
         settings: this problem's defaults for ``mtlweights.train.Settings``.
         notes: what a user's file was taken for, a line for the file and for each task.
+        space: the spec's options that are worth trying (the encoder's), see `mtlweights.strategies.space`.
+        options: what those are in this problem.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Problem:
     encoder: Callable[[], Encoder]
     settings: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    space: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.

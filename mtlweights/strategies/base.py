@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from .hyperparameters import is_whole
 
 Weights = np.ndarray | tuple[np.ndarray, np.ndarray]
-Index = slice | np.ndarray  #: of the m tasks present: ``ALL`` when none is missing, else their numbers [m]
+Index = (
+    slice | np.ndarray | Tensor
+)  #: of the m tasks present: ``ALL`` when none is missing, else their numbers [m]
 ALL = slice(None)
 
 
@@ -35,10 +37,12 @@ class Strategy(nn.Module, ABC):
 
     paper: ClassVar[str] = ""  #: reference and URL
     family: ClassVar[str] = ""  #: "loss", "validation", "gradient norm", "gramian" ...
-    space: ClassVar[dict[str, Any]] = {}  #: search space, {"c": (0.0, 1.0)}, {"lr": (1e-3, 1.0, "log")}
+    #: search space, see `strategies.space`: {"c": (0.0, 1.0)}; {} where there is nothing to tune. It holds
+    #: the defaults, and may hold the Balancer's ``weight_lr``
+    space: ClassVar[dict[str, Any]]
     heads: ClassVar[Literal["plain", "weighted"]] = "weighted"  #: what the paper gives the heads
     measured_at: ClassVar[Literal["shared", "last_shared", "features", "all"]] = "shared"
-    needs: ClassVar[tuple[str, ...]] = ()  #: Balancer methods it cannot work without
+    needs: ClassVar[tuple[str, ...]] = ()  #: those of ``hooks()`` it cannot work without
     weight_lr: ClassVar[float] = 0.025  #: of its learned weights, for a Balancer that is not given another
     #: losses times c multiply the update by c ** degree; a hyperparameter may refine it on the instance
     scale_degree: float | None = 1
@@ -46,7 +50,6 @@ class Strategy(nn.Module, ABC):
     #: takes losses of at least 0 alone, and the Balancer refuses others; the instance may refine it
     positive_losses: bool = False
     batches: ClassVar[int] = 1  #: of a `GramStrategy`: k > 1 independent batches, their rows stacked
-    validation_rows: ClassVar[bool] = False  #: wants the rows of ``Balancer.validate``
     replaces_optimizer: ClassVar[bool] = False  #: its update wants plain SGD, no momentum, no Adam
     properties: ClassVar[frozenset[str]] = frozenset()  #: what it claims, of `mtlweights.testing.PROPERTIES`
 
@@ -59,6 +62,18 @@ class Strategy(nn.Module, ABC):
         self.n_tasks = int(n_tasks)
         self.seed = 0
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def hooks(cls) -> frozenset[str]:
+        """Methods of the Balancer that reach this strategy, which overrides what they call.
+
+        ``end_epoch`` and ``after_step`` call the method of that name; ``validate`` a `GramStrategy`'s
+        ``lookahead``.
+        """
+        own = {"end_epoch": Strategy.end_epoch, "after_step": Strategy.after_step}
+        found = {name for name, hook in own.items() if getattr(cls, name) is not hook}
+        validates = issubclass(cls, GramStrategy) and cls.lookahead is not GramStrategy.lookahead
+        return frozenset(found | {"validate"} if validates else found)
 
     def end_epoch(self, mean_losses: np.ndarray, scores: np.ndarray | None) -> None:
         """Hook. ``mean_losses`` [T]: the epoch's mean training losses, NaN for a task not seen.
@@ -103,14 +118,15 @@ class GramStrategy(Strategy):
 
         ``present`` [m] holds the tasks' numbers, also when none is missing. May return a pair (trunk [m],
         heads [m]). Its buffers and parameters are float64 and stay on the CPU. With k = ``batches`` > 1 the
-        rows are those of k batches end to end: ``gram`` [km, km], weights [km]. With ``validation_rows``
-        those of the v validation losses follow: ``gram`` [m + v, m + v], ``losses`` [m + v], weights [m].
+        rows are those of k batches end to end: ``gram`` [km, km], weights [km]. Where ``lookahead`` is
+        overridden the rows of v validation losses follow: ``gram`` [m + v, m + v], ``losses`` [m + v],
+        weights [m].
         """
 
     def lookahead(self, present: np.ndarray) -> np.ndarray | None:
-        """Hook of ``validation_rows``: c [m], for validation gradients at theta - sum(c_i g_i).
+        """Hook, overridden by a strategy that takes the gradients of ``Balancer.validate``.
 
-        None: at theta itself.
+        They are taken at theta - sum(c_i g_i), c [m] being what it returns; None: at theta itself.
         """
         return None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import warnings
 
+from ..files.escapes import message_of
 from .base import JacobianStrategy, LossStrategy, Strategy
-from .loading import one_line
 from .registry import STRATEGIES, get, names
 
 #: where a strategy measures the task gradients, in words
@@ -25,7 +25,7 @@ def strategies() -> list[dict[str, str]]:
         except (Exception, SystemExit) as error:  # whatever a package does that is none of ours
             if name in STRATEGIES:
                 raise
-            warnings.warn(f"Strategy {name!r} is left out: {one_line(error)}.", stacklevel=2)
+            warnings.warn(f"Strategy {name!r} is left out: {message_of(error)}.", stacklevel=2)
     return rows
 
 
@@ -46,7 +46,7 @@ def _passes(strategy: type[Strategy]) -> str:
         return "1"
     batches = strategy.batches
     passes = "T" + _MEASURED_AT[strategy.measured_at] if batches == 1 else f"T on each of {batches} batches"
-    return passes + (" + validation" if strategy.validation_rows else "")
+    return passes + (" + validation" if "validate" in strategy.hooks() else "")
 
 
 def _state(strategy: type[Strategy]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 MOST = 2**31  # of whole numbers: what an int32 holds
 INF = float("inf")
+LEAST = float(np.finfo(np.float32).tiny)  # above 0: what is below it overflows when divided by
 
 
 def shown(value: object) -> str:
@@ -91,11 +92,14 @@ def is_whole(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite number, of Python's or NumPy's; True and False are none."""
+    """Whether this is a finite number, of Python's or NumPy's, 0 or of a size that float32 holds.
+
+    True and False are none.
+    """
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False
     try:
-        return math.isfinite(value)
+        return math.isfinite(value) and not 0 < abs(float(value)) < LEAST
     except OverflowError:  # an integer beyond any float
         return False
 
@@ -138,6 +142,7 @@ def numbers(name: str, value: Any) -> np.ndarray:
     if found is None or found.dtype.kind not in "iuf":
         raise ValueError(f"{name} should be numbers, found {shown(value)}.")
     values = found.astype(np.float64)
-    if not (np.abs(values) <= np.finfo(np.float32).max).all():
+    sizes = np.abs(values)
+    if not ((sizes <= np.finfo(np.float32).max) & ((sizes == 0) | (sizes >= LEAST))).all():
         raise ValueError(f"{name} should hold finite numbers, found {shown(value)}.")
     return values

@@ -20,6 +20,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
+from ..files.escapes import message_of
 from ..specs import did_you_mean
 from .base import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 
@@ -68,9 +69,11 @@ def from_module(path: str, name: str) -> type[Strategy]:
     try:
         with _importable(Path.cwd()) if ":" in name else nullcontext():
             module = import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a module of the user's own does when it is run
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a module of the user's own does when it is run
         raise ImportError(
-            f"Could not import module {module_name!r} of strategy {name!r}: {one_line(error)}."
+            f"Could not import module {module_name!r} of strategy {name!r}: {message_of(error)}."
         ) from error
     try:
         found = pkgutil.resolve_name(path)
@@ -130,11 +133,13 @@ def _run(path: Path) -> ModuleType:
     try:
         with _importable(path.parent.resolve()):
             exec(compile(source, str(path), "exec"), vars(module))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         if isinstance(error, SyntaxError):
             raise ValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
-        raise ValueError(f"{path} does not run: {type(error).__name__}: {one_line(error)}.") from error
+        raise ValueError(f"{path} does not run: {type(error).__name__}: {message_of(error)}.") from error
     return module
 
 
@@ -165,8 +170,3 @@ def code_digest(cls: type[Strategy]) -> str | None:
 def is_usable(value: object) -> bool:
     """Whether this is a class of one of the three kinds, with all its methods."""
     return inspect.isclass(value) and issubclass(value, KINDS) and not inspect.isabstract(value)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message as one line without a full stop; its type where it has none."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

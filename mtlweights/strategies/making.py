@@ -9,10 +9,11 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from .. import strategies
+from ..files.escapes import message_of
 from ..specs import did_you_mean
 from . import Strategy
 from .hyperparameters import shown
-from .loading import is_usable, one_line
+from .loading import is_usable
 
 OWN = (
     "shared",
@@ -21,6 +22,7 @@ OWN = (
     "heads",
     "every",
     "smoothing",
+    "normalise",
     "accumulation",
     "accumulation_steps",
     "process_group",
@@ -56,11 +58,11 @@ def make_strategy(
     _check_keywords(cls, hyperparameters)
     try:
         return cls(n_tasks, **hyperparameters)
-    except ValueError:
+    except (ValueError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # of a class of the user's own
+    except BaseException as error:  # of a class of the user's own
         raise ValueError(
-            f"{cls.__name__}({n_tasks}) raised {type(error).__name__}: {one_line(error)}."
+            f"{cls.__name__}({n_tasks}) raised {type(error).__name__}: {message_of(error)}."
         ) from error
 
 

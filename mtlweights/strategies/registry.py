@@ -30,7 +30,15 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "ldc": loss.LossDiscrepancyControl,
     "cosmos": loss.COSMOS,
     "pbi": loss.PenaltyBoundaryIntersection,
+    "softadapt": loss.SoftAdapt,
+    "relobralo": loss.ReLoBRaLo,
+    "group_dro": loss.GroupDRO,
     "gradnorm": gram.GradNorm,
+    "norm_balance": gram.NormBalance,
+    "ntk": gram.NTK,
+    "ntkmtl": gram.NTKMTL,
+    "encodec": gram.EnCodec,
+    "vqgan": gram.VQGAN,
     "pcgrad": gram.PCGrad,
     "mgda": gram.MGDA,
     "gradvac": gram.GradVac,
@@ -45,6 +53,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "config": gram.ConFIG,
     "epo": gram.EPO,
     "pcd": gram.PCD,
+    "gcs": gram.GradientCosineSimilarity,
+    "gradcraft": gram.GradCraft,
     "krum": gram.Krum,
     "random_grad": gram.RandomGradientWeighting,
     "modo": gram.MoDo,
@@ -52,8 +62,10 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "validation": loss.ValidationShortfall,
     "dtp": loss.DynamicTaskPriority,
     "achievement": loss.AchievementLoss,
+    "pivrg": gram.PIVRG,
     "auto_lambda": gram.AutoLambda,
     "db_mtl": jacobian.DualBalancing,
+    "lra": jacobian.LearningRateAnnealing,
     "metabalance": jacobian.MetaBalance,
     "adatask": jacobian.AdaTask,
     "moco": jacobian.MoCo,
@@ -65,7 +77,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
 }
 
 #: a second name -> the first
-ALIASES = {"si": "scale_invariant", "gls": "geometric", "awl": "ruw", "amtl": "achievement"}
+ALIASES = {
+    "si": "scale_invariant",
+    "gls": "geometric",
+    "awl": "ruw",
+    "amtl": "achievement",
+    "autobalance": "adatask",
+}
 
 BUILT_IN = STRATEGIES.keys() | ALIASES.keys()
 

@@ -38,6 +38,7 @@ def _scale_degree(subject: Subject) -> None:
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "construction": interface.construction,
     "class_attributes": interface.class_attributes,
+    "space": interface.space,
     "results": interface.results,
     "finite": behaviour.finite,
     "signed_weights": behaviour.signed_weights,

@@ -22,7 +22,7 @@ LEARNING_RATE = 0.025
 class Moment:
     """What a step shows a strategy: m tasks present, P parameters.
 
-    A strategy with several ``batches`` gets the rows over and over, one of ``validation_rows`` those of
+    A strategy with several ``batches`` gets the rows over and over, one with ``lookahead`` those of
     validation losses behind them, which are all 1.
     """
 

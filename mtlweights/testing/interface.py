@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..balancer.balancer import Balancer
+from ..balancer import Balancer
 from ..strategies import ALL, GramStrategy, JacobianStrategy, LossStrategy, Strategy
+from ..strategies.space import read_range
 from .cases import ordinary, validated
 from .harness import Stage
 from .properties import PROPERTIES
@@ -42,8 +43,9 @@ def class_attributes(subject: Subject) -> None:
     loose = [p.name for p in arguments if p.kind is not p.KEYWORD_ONLY]
     assert not loose, f"hyperparameters should be keyword-only (after a *): {', '.join(loose)}"
     known = {p.name for p in arguments}
-    _only("space", cls.space, known)
-    _only("needs", cls.needs, [n for n in ("end_epoch", "after_step", "validate") if hasattr(Balancer, n)])
+    assert hasattr(cls, "space"), f"{name} declares no space: say space = {{}} if there is nothing to tune"
+    _only("space", cls.space, [*known, "weight_lr"])
+    _only("needs", cls.needs, cls.hooks())
     _only("properties", cls.properties, PROPERTIES)
     _only("heads", [cls.heads], ("plain", "weighted"))
     _only("measured_at", [cls.measured_at], _PLACES)
@@ -60,6 +62,32 @@ def class_attributes(subject: Subject) -> None:
         assert len(set(names)) == len(names), f"row_state and tensor_state name one twice: {', '.join(names)}"
 
 
+def space(subject: Subject) -> None:
+    """Every range of ``space`` holds the default, and the Balancer takes its ends."""
+    cls = subject.cls
+    defaults = {p.name: p.default for p in inspect.signature(cls).parameters.values()}
+    defaults["weight_lr"] = cls.weight_lr
+    for name, declared in cls.space.items():
+        for n_tasks in subject.sizes:
+            try:
+                range_ = read_range(name, declared)
+                range_.fixed(name, defaults[name], n_tasks)
+            except ValueError as error:
+                raise AssertionError(f"space should hold the default: {error}") from error
+            for value in range_.ends(n_tasks):
+                _builds_with(cls, n_tasks, {name: value})
+
+
+def _builds_with(cls: type[Strategy], n_tasks: int, options: dict[str, Any]) -> None:
+    try:
+        Balancer(cls, [str(i) for i in range(n_tasks)], **options)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise AssertionError(
+            f"space allows {given}, but for {n_tasks} tasks that raised {type(error).__name__}: {error}"
+        ) from error
+
+
 def _only(attribute: str, values: Any, known: Any) -> None:
     for value in values:
         assert value in known, f"{attribute} holds {value!r}, known here: {', '.join(known) or 'nothing'}"
@@ -74,13 +102,12 @@ def results(subject: Subject) -> None:
                 result = stage.step(ordinary(n_tasks, n))
                 _finite(result.update, f"T = {n_tasks}, {dtype}")
             _own(stage.strategy, result.raw)
-        if stage.strategy.validation_rows:
+        if isinstance(stage.strategy, GramStrategy) and "validate" in subject.cls.hooks():
             stage.step(validated(n_tasks, 2))
             _lookahead(stage.strategy, n_tasks)
 
 
-def _lookahead(strategy: Strategy, n_tasks: int) -> None:
-    assert isinstance(strategy, GramStrategy), "validation_rows is for a GramStrategy"
+def _lookahead(strategy: GramStrategy, n_tasks: int) -> None:
     found = strategy.lookahead(np.arange(n_tasks))
     shape = None if found is None else np.shape(found)
     assert shape in (None, (n_tasks,)), f"lookahead should return [m] = [{n_tasks}] or None, found {shape}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ def fit(
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
     trackers: Sequence[str] = (),
+    after_epoch: Callable[[History], None] | None = None,
 ) -> History:
     """Train a model on the training split; it ends with the weights of the epoch that scored best on dev.
 
@@ -50,6 +51,8 @@ def fit(
             the same data, training goes on from there as if never interrupted: bit for bit on a CPU, on a GPU
             as far as its kernels are deterministic. One process at a time trains in a folder.
         progress: show a bar of the steps, with the last epoch's loss and score.
+        after_epoch: called with what was done so far after every epoch, once its checkpoint is written, and
+            once where training goes on from a checkpoint. What it raises ends the run.
         trackers: any of "tensorboard" (needs `folder`; writes to its `mtlweights` folder) and "wandb".
 
     Raises:
@@ -68,7 +71,7 @@ def fit(
     with held as path, _fresh_accelerate(), modes_kept(model), _forward_kept(model):
         loop = Loop(model, balancer, problem, settings, device, path, trackers)
         try:
-            return loop.run(progress)
+            return loop.run(progress, after_epoch)
         finally:
             loop.accelerator.end_training()
 

@@ -6,7 +6,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..files.escapes import visible
+from ..files.escapes import message_of
 from ..problems import mean_normalised
 from ..problems.data.digest import digest
 from . import batches, checkpoint
@@ -80,7 +80,7 @@ class Loop:
         place = {} if path is None else {"dir": str(path.parent)}
         self.accelerator.init_trackers("mtlweights", config, {"wandb": place})
 
-    def run(self, progress: bool) -> History:
+    def run(self, progress: bool, after_epoch: Callable[[History], None] | None = None) -> History:
         """Resume if there is a checkpoint, train what is left, and give the model its best weights."""
         from tqdm import tqdm
 
@@ -90,8 +90,12 @@ class Loop:
             print(f"mtlweights: {note}", file=sys.stderr)
         total = self.settings.epochs * self.updates
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
+            if self.history.rows and after_epoch is not None:
+                after_epoch(self.history)
             while not self._finished():
                 self._epoch(bar)
+                if after_epoch is not None:
+                    after_epoch(self.history)
         self.model.load_state_dict(self.best)
         return self.history
 
@@ -137,7 +141,7 @@ class Loop:
         """One pass over the training split; mean loss and mean weight per task."""
         losses = {task.name: Mean() for task in self.problem.tasks}
         weights: dict[str, Mean] = {}
-        whole = self.balancer.wants_after_step and self.balancer.accumulation == "window"
+        whole = "after_step" in self.balancer.hooks and self.balancer.accumulation == "window"
         parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
         self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
@@ -145,7 +149,7 @@ class Loop:
             parts = [*(parts if whole else []), batch]
             with self.accelerator.accumulate(self.model):
                 found = self._losses(batch)
-                if self.balancer.strategy.validation_rows and self.accelerator.sync_gradients:
+                if "validate" in self.balancer.hooks and self.accelerator.sync_gradients:
                     self.balancer.validate(self._held_out_losses)
                 loss = self.balancer(found, batch["counts"])
                 self.accelerator.backward(loss * self._window_factor(index))
@@ -230,7 +234,7 @@ class Loop:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever the part that does not fit raises
-            reason = visible(" ".join(str(error).split())[:200])
+            reason = message_of(error)[:200]
             raise ValueError(f"{path} is of another model ({reason}): use another folder") from None
 
     def _restore(self, state: dict[str, Any]) -> None:

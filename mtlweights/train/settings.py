@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from ..strategies.hyperparameters import is_number
 
 CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
@@ -56,15 +57,32 @@ class Settings:
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**32
             if not whole and not (value is None and name == "patience"):
-                raise ValueError(f"{name} must be a whole number from {low} on, got {value!r}")
+                raise ValueError(f"{name} must be a whole number from {low} to 2^32 - 1, got {value!r}")
         for name in ("lr", "weight_decay", "warmup", "clip"):
             value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+            number = isinstance(value, (int, float)) and is_number(value) and value >= 0
             zero = name in ("weight_decay", "warmup")
             if not (number and (zero or value > 0)) and not (value is None and name == "clip"):
                 raise ValueError(f"{name} must be a number {'from' if zero else 'above'} 0, got {value!r}")
         if self.warmup >= 1:
             raise ValueError(f"warmup is a share of the steps, below 1, got {self.warmup!r}")
+
+
+def space(own: Settings) -> dict[str, Any]:
+    """What of the loop is worth trying around a problem's own settings, in the form of `strategies.space`.
+
+    Epochs are not in it: an arm that trains longer would win by that. Of a weight decay of 0 there is no
+    logarithm, so it stays.
+    """
+    batch, decay = own.batch_size, own.weight_decay
+    found: dict[str, Any] = {
+        "lr": (own.lr / 10, own.lr * 10, "log"),
+        "schedule": list(CHOICES["schedule"]),
+        "warmup": (0.0, max(0.3, own.warmup)),
+        "batch_size": [max(1, batch // 2), batch, 2 * batch],
+        "clip": [own.clip, *(clip for clip in (None, 0.3, 1.0, 3.0) if clip != own.clip)],
+    }
+    return found | ({"weight_decay": (min(1e-4, decay), max(0.3, decay), "log")} if decay else {})
 
 
 def one_of(what: str, value: Any, choices: Sequence[str]) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 TIMES = float(os.environ.get("MTLWEIGHTS_ATTACK", "1"))
-DONE = []
 
 
 class Attack:
     """One kind of attack: its draws, and what came of them."""
+
+    times = TIMES
 
     def __init__(self, name):
         self.name, self.trials, self.failures = name, 0, []
@@ -42,7 +43,7 @@ def attack(request):
     """An `Attack` by the first line of the test's docstring; the test fails if one of its trials does."""
     made = Attack(request.function.__doc__.partition("\n")[0].rstrip("."))
     yield made
-    DONE.append(made)
+    request.node.user_properties.append(("attack", (made.name, made.trials, len(made.failures))))
     assert made.trials and not made.failures, "\n".join(made.failures[:10])
 
 
@@ -63,11 +64,14 @@ def _refusal(call, *args):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The table, on the terminal and in the page."""
-    if not DONE:
+    """The table, on the terminal and in the page; the attacks may have run in several processes."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    ended = [report for report in reports if getattr(report, "when", "") == "teardown"]
+    found = [(r.location, *value) for r in ended for key, value in r.user_properties if key == "attack"]
+    if not found:
         return
     lines = ["| attack | trials | failures |", "|---|---:|---:|"]
-    lines += [f"| {made.name} | {made.trials:,} | {len(made.failures)} |" for made in DONE]
+    lines += [f"| {name} | {trials:,} | {failures} |" for _, name, trials, failures in sorted(found)]
     terminalreporter.write_line("\n".join(lines))
     if page := os.environ.get("MTLWEIGHTS_ATTACK_TABLE"):
         text = Path(page).read_text(encoding="utf-8")

@@ -1,12 +1,7 @@
-"""Nonsense given to a Balancer, at random: refused in one line of ours, with nothing touched, or it works.
-
-``MTLWEIGHTS_ATTACK=200 python -m pytest tests/attacks/test_calls.py`` does 200 times as much.
-"""
+"""Nonsense given to a Balancer, at random: refused in one line of ours, with nothing touched, or it works."""
 
 import inspect
 import math
-import os
-import random
 import traceback
 import warnings
 from pathlib import Path
@@ -20,7 +15,6 @@ from mtlweights import Balancer, strategies
 from mtlweights.strategies.registry import STRATEGIES
 from tests.toys import assert_same_state
 
-BUDGET = float(os.environ.get("MTLWEIGHTS_ATTACK", "1"))
 PACKAGE = Path(mtlweights.__file__).parent
 TASKS = ["a", "b", "c"]
 CALLED = [
@@ -218,18 +212,6 @@ def one_constructor(rng, name):
     return wrong and f"Balancer({name}, {shown}) is taken, then: {wrong}"
 
 
-def fuzz_constructor(trials, seed):
-    """``trials`` drawn constructor calls; what is wrong with those that failed."""
-    rng, found = random.Random(seed), []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", RuntimeWarning)
-        for trial in range(trials):
-            wrong = one_constructor(rng, list(STRATEGIES)[trial % len(STRATEGIES)])
-            found += [wrong] if wrong else []
-    return found
-
-
 def bad_losses(rng, losses):
     """Losses of which one is wrong in a way that has to be refused."""
     task, good = rng.choice(TASKS), losses
@@ -416,20 +398,23 @@ def one_call(rng, name):
     return wrong and f"{name}, {what}: {wrong}"
 
 
-def fuzz_calls(trials, seed):
-    """``trials`` drawn bad calls over the strategies; what is wrong with those that failed."""
-    rng, found = random.Random(seed), []
+def test_constructor(attack):
+    """A Balancer made of odd arguments: refused in one line, or two steps with it are right."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for trial in range(trials):
-            wrong = one_call(rng, CALLED[trial % len(CALLED)])
-            found += [wrong] if wrong else []
-    return found
+        warnings.simplefilter("error", RuntimeWarning)
+        for index, rng in enumerate(attack.draws(200)):
+            with attack.trial(f"draw {index}"):
+                assert (wrong := one_constructor(rng, list(STRATEGIES)[index % len(STRATEGIES)])) is None, (
+                    wrong
+                )
 
 
-def test_constructor():
-    assert fuzz_constructor(int(200 * BUDGET), 0) == []
-
-
-def test_calls():
-    assert fuzz_calls(int(200 * BUDGET), 0) == []
+def test_calls(attack):
+    """Bad losses, counts, scores or states in a call: one line, nothing touched, and a good step follows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for index, rng in enumerate(attack.draws(200)):
+            with attack.trial(f"draw {index}"):
+                wrong = one_call(rng, CALLED[index % len(CALLED)])
+                assert wrong is None, wrong

@@ -56,16 +56,21 @@ def good(tmp_path):
     return write_result(pretend(spec), tmp_path)
 
 
-def test_bit_flips_in_a_result(attack, refusal, good):
-    """Bit flips in a result: noticed, or nothing has changed."""
-    whole, result = good.read_bytes(), read_result(good)
-    for draw in attack.draws(60):
+def flip_bits(attack, refusal, few, path, read):
+    """Single bits of a file turned: each is noticed by ``read``, or it gives what it gave before."""
+    whole, before = path.read_bytes(), repr(read(path))
+    for draw in attack.draws(few):
         place = draw.randrange(8 * len(whole))
         with attack.trial(f"bit {place}"):
             content = bytearray(whole)
             content[place // 8] ^= 1 << place % 8
-            good.write_bytes(content)
-            assert refusal(read_result, good) or read_result(good) == result
+            path.write_bytes(content)
+            assert refusal(read, path) or repr(read(path)) == before
+
+
+def test_bit_flips_in_a_result(attack, refusal, good):
+    """Bit flips in a result: noticed, or nothing has changed."""
+    flip_bits(attack, refusal, 60, good, read_result)
 
 
 def test_results_of_strangers(attack, refusal, good, tmp_path):
@@ -94,14 +99,7 @@ def saved(tmp_path):
 
 def test_bit_flips_in_a_checkpoint(attack, refusal, saved):
     """Bit flips in a checkpoint: noticed, or nothing has changed."""
-    whole, state = saved.read_bytes(), repr(checkpoint.load(saved))
-    for draw in attack.draws(40):
-        place = draw.randrange(8 * len(whole))
-        with attack.trial(f"bit {place}"):
-            content = bytearray(whole)
-            content[place // 8] ^= 1 << place % 8
-            saved.write_bytes(content)
-            assert refusal(checkpoint.load, saved) or repr(checkpoint.load(saved)) == state
+    flip_bits(attack, refusal, 40, saved, checkpoint.load)
 
 
 def test_checkpoints_of_strangers(attack, refusal, saved):

@@ -193,7 +193,7 @@ def test_a_loss_without_a_graph_is_a_task_that_is_missing(name, path):
             found = gradients_of(model)
             assert found["heads.1.weight"] is None or only is None
             optimizer.step()
-            if balancer.wants_after_step:
+            if "after_step" in balancer.hooks:
                 balancer.after_step(lambda: losses_of(model, batch(seed=seed), only) | given)  # noqa: B023
         balancer.end_epoch()
         left.append((found, balancer.state_dict()))
@@ -379,7 +379,10 @@ def test_learning_rate_of_learned_weights_is_the_strategy_s_unless_given():
 
 def test_several_batches_and_validation_rows_do_not_go_together():
     class Both(strategies.GramStrategy):
-        batches, validation_rows = 2, True
+        batches = 2
+
+        def lookahead(self, present):
+            return None
 
         def weights(self, gram, losses, present):
             return losses

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mtlweights.bench import worker
-from mtlweights.bench.pool import run_pool
+from mtlweights.bench.pool import _workers, run_pool
 from mtlweights.bench.report import text_tables
 from mtlweights.bench.results import read_result, read_results, runs_folder, write_result
 from mtlweights.bench.runspec import RunSpec
@@ -52,6 +52,7 @@ HOSTILE = {
     "hangs": lambda spec: time.sleep(600),
     "deaf": deaf,
     "closes": lambda spec: os.closerange(3, 256),
+    "stops_the_server": lambda spec: os.kill(os.getppid(), signal.SIGSTOP),
 }
 
 
@@ -145,6 +146,24 @@ def test_a_run_without_end_is_ended_at_its_limit(tmp_path, short, strategy):
 
 def test_a_thread_that_stays_does_not_hold_up_the_bench(tmp_path, short):
     assert [r["status"] for r in pool(some_specs("stays", "pcgrad", seeds=1), tmp_path, jobs=1)] == ["ok"] * 4
+
+
+def test_a_server_of_forks_that_is_stopped_goes_on(tmp_path, short):
+    specs = some_specs("stops_the_server", "pcgrad", seeds=1)
+    assert [result["status"] for result in pool(specs, tmp_path, jobs=1)] == ["ok"] * 4
+
+
+def test_a_second_ctrl_c_does_not_keep_the_workers_from_being_ended(monkeypatch):
+    ended = []
+
+    def interrupted(workers):
+        signal.raise_signal(signal.SIGINT)
+        ended.append(workers)
+
+    monkeypatch.setattr("mtlweights.bench.pool.end_all", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="the first"), _workers():
+        raise KeyboardInterrupt("the first")
+    assert ended == [[]] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_process_that_a_run_leaves_is_ended_with_it(tmp_path, short):

@@ -109,8 +109,8 @@ BREAKS = [
     Break(
         "the Gramian is computed in the caller's autocast",
         "gradients/task_gradients.py",
-        "        with torch.autocast(device.type, enabled=False):\n            yield",
-        "        yield",
+        "    with torch.autocast(device.type, enabled=False):\n        yield",
+        "    yield",
         "tests/gradients/test_task_gradients.py -k full_precision",
     ),
     Break(
@@ -143,7 +143,7 @@ BREAKS = [
     ),
     Break(
         "the end of a window is believed, whoever told it",
-        "balancer/state/commits.py",
+        "balancer/state/optimizer_steps.py",
         "            self.window.check_stepped()\n",
         "            pass\n",
         "tests/balancer/state/test_window.py -k another_loop",

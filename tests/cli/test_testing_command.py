@@ -22,6 +22,7 @@ class MyStrategy(GramStrategy):
     """Gives every task's gradient the same norm."""
 
     family = "gradient norm"
+    space = {}
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 

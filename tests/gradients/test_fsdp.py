@@ -15,7 +15,7 @@ OPPOSED = ["nash_mtl", "config", "upgrad"]
 
 def works(name):
     cls = strategies.get(name)
-    gram = issubclass(cls, strategies.GramStrategy) and cls.batches == 1 and not cls.validation_rows
+    gram = issubclass(cls, strategies.GramStrategy) and cls.batches == 1 and "validate" not in cls.hooks()
     return gram or issubclass(cls, strategies.LossStrategy)
 
 

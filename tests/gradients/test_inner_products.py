@@ -37,7 +37,8 @@ class Stacked(Probe):
 class Validated(Probe):
     """The rows of as many validation losses below those of the tasks."""
 
-    validation_rows = True
+    def lookahead(self, present):
+        return None
 
     def weights(self, gram, losses, present):
         return super().weights(gram, losses, np.arange(len(losses)))[::2]
@@ -335,7 +336,7 @@ WHOLE = [
     for name in strategies.names()
     if issubclass(strategies.get(name), (GramStrategy, JacobianStrategy))
     and strategies.get(name).batches == 1
-    and not getattr(strategies.get(name), "validation_rows", False)
+    and "validate" not in strategies.get(name).hooks()
     and name != "graddrop"  # draws other numbers in float64
 ]
 

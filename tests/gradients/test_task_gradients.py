@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mtlweights import Balancer
+from mtlweights.gradients import task_gradients
 from tests.gradients.kinds import Plain, Probe, T, assert_gram, build, losses_of
 from tests.toys import assert_same, batch, gradients_of, names, toy
 from tests.toys import losses_of as toy_losses
@@ -82,3 +83,20 @@ def test_a_window_over_a_compiled_model_learns_what_is_shared():
     found, right = gradients_of(model), gradients_of(twin)
     keys = [key for key, gradient in right.items() if gradient is not None]
     assert_same({key: found[key] for key in keys}, {key: right[key] for key in keys}, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 10, 1 << 20])
+def test_many_parameters_are_combined_as_one_by_one(batch, monkeypatch):
+    """As on a GPU: those that every row reaches, a part of them at a time, and the rest as ever."""
+    monkeypatch.setattr(task_gradients, "GPUS", ("cpu",))
+    monkeypatch.setattr(task_gradients, "BATCH", batch)
+    torch.manual_seed(0)
+    rows = [[torch.randn(k + 1, 3) for k in range(5)] for _ in range(3)]
+    rows[1][2] = None
+    weights, expected = [0.5, -2.0, 3.0], [list(row) for row in rows]
+    found = task_gradients.combine_alike(rows, range(5), weights)
+    assert set(found) == {0, 1, 3, 4}
+    assert all(row[k] is None for row in rows for k in found)
+    for k, part in found.items():
+        torch.testing.assert_close(part, task_gradients.combine(expected, k, weights))
+    assert task_gradients.combine_alike(expected, [2], weights) == {}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtlweights.problems import Task, mean_normalised
@@ -163,9 +163,10 @@ def test_a_spec_that_cannot_be_read_is_refused(text):
 values = st.sampled_from(
     [None, True, False, 0, 1, -7, 10**20, 0.0, 1.0, -2.5e-7, math.inf, "", "a b", "3", "none"]
 )
-texts = st.text('ab ,[]=:"', max_size=4)
+texts = st.text("ab ,[]=:\"'", max_size=5)
 
 
+@example(['it\'s "so"', "''", ["\"'", "a,'\""]])
 @given(st.lists(values | texts | st.lists(values | texts, max_size=2), max_size=3))
 def test_a_spec_reads_back_as_it_was_written(given_values):
     options = dict(zip("abc", given_values, strict=False))

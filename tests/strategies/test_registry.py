@@ -134,9 +134,9 @@ def test_a_class_in_a_file(tmp_path):
     assert sys.path == before and "mine" not in sys.modules
     assert cls is strategies.get(f"{file}:Halved") is strategies.get(str(file))
     assert pickle.loads(pickle.dumps(cls(3))).n_tasks == 3
-    assert Balancer(f"{file}:Halved", ["a", "b"]).strategy.combine(torch.ones(2)) == 0.5
+    assert Balancer(f"{file}:Halved", ["a", "b"]).strategy.combine(torch.ones(2), strategies.ALL) == 0.5
     file.write_text(OWN)
-    assert strategies.get(f"{file}:Halved")(2).combine(torch.ones(2)) == 1.0
+    assert strategies.get(f"{file}:Halved")(2).combine(torch.ones(2), strategies.ALL) == 1.0
     monkey = sys.modules.pop("beside_it")
     assert monkey.SHARE == 0.25
 

@@ -30,7 +30,7 @@ def play(name, size, first, steps):
         losses, jacobian = rng.uniform(0.5, 9, 3), rng.normal(size=(3, 6))
         if first <= n < first + steps:
             losses[0], jacobian[0] = size, size * jacobian[0]
-        rows = rng.normal(size=(3, 6)) if stage.strategy.validation_rows else None
+        rows = rng.normal(size=(3, 6)) if "validate" in stage.strategy.hooks() else None
         yield (
             stage,
             stage.step(Moment(f"step {n}", jacobian, np.float64(np.float32(losses)), validation=rows)),

@@ -19,6 +19,7 @@ class Averages(LossStrategy):
     """Inverse mean losses: a sound strategy with state, from which broken ones are made."""
 
     family = "loss"
+    space = {}  # noqa: RUF012
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
 
@@ -38,6 +39,7 @@ class Learned(GramStrategy):
     """Weights that grow where the gradient is short, by a learned parameter."""
 
     family = "gradient norm"
+    space = {}  # noqa: RUF012
     properties = EQUAL
 
     def __init__(self, n_tasks):
@@ -56,6 +58,7 @@ class Stochastic(GramStrategy):
     """Two batches: the weights of the first one's gradients, from the second's."""
 
     family = "stochastic"
+    space = {}  # noqa: RUF012
     batches = 2
     scale_degree = 0
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})
@@ -71,7 +74,7 @@ class LooksAhead(GramStrategy):
     """Weights by how much of the validation losses' gradients each gradient has."""
 
     family = "validation"
-    validation_rows = True
+    space = {}  # noqa: RUF012
     needs = ("validate",)
     properties = EQUAL
 
@@ -89,6 +92,7 @@ class Momentum(JacobianStrategy):
     """The sum of every task's averaged gradient; rows of state."""
 
     family = "memory"
+    space = {}  # noqa: RUF012
     properties = EQUAL
     row_state = ("average",)
     tensor_state = ("count",)

@@ -1,4 +1,4 @@
-"""When an optimizer step has been taken.
+"""The two phases of a step: what its backward proposed becomes the state once the optimizer has stepped.
 
 A backward only proposes new balancer state; an optimizer step commits it: that of an attached optimizer, or
 of any that holds a parameter behind the losses. Where no torch optimizer tells (plain arithmetic, DeepSpeed),
@@ -8,8 +8,10 @@ the next call finds out, from a parameter and the gradient that the last backwar
 from __future__ import annotations
 
 import gc
+import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,64 +19,114 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from ...gradients import graph
+from ...gradients.shared_parameters import Sharing
+from ..records import Step
 from . import closures
+from .state import State
+from .window import Window
 
-_WATCHES: weakref.WeakSet[StepWatch] = weakref.WeakSet()
+_EVERY: weakref.WeakSet[OptimizerSteps] = weakref.WeakSet()
 _LISTENING: list[Any] = []
 SAMPLE = 4096  # elements of the probe that are compared
+PATIENCE = 50  # steps given up from the start on, after which it is said that nobody tells of any
 
 
-class StepWatch:
-    """Calls ``commit(found_inf)`` after each optimizer step that moves a watched parameter.
+class OptimizerSteps:
+    """Sees the steps of the optimizers that move the model, and commits what was proposed before each.
 
     A GradScaler does not call an ordinary optimizer on overflow; a fused one it does call, and the step
-    itself reads ``optimizer.found_inf`` on the device, as ``commit`` must then.
+    itself reads ``optimizer.found_inf`` on the device, as the commit then does.
+
+    Args:
+        state: What is proposed and committed.
+        window: Of accumulation, or None.
     """
 
-    def __init__(self, commit: Callable[[Tensor | None], None]) -> None:
-        self._commit = weakref.WeakMethod(commit)
+    def __init__(self, state: State, window: Window | None) -> None:
+        self.state, self.window = state, window
+        self._lost = 0  # proposals dropped before the first commit
+        self._listen()
+
+    def _listen(self) -> None:
+        self.last: Step | None = None  #: proposed last
+        self.told = False  #: an optimizer tells of its steps
         self._probe: Tensor | None = None
         self._mark: tuple[int, weakref.ref[Tensor] | None, int] | None = None
         self._sample: Tensor | None = None
         self._alive: str | None = None
         self._attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._watched: dict[int, weakref.ref[Tensor]] = {}
-        self._behind: Callable[[], Iterable[Tensor]] | None = None
-        self.seen = False  #: an optimizer tells of its steps
+        self._behind: Callable[[], Iterable[Tensor]] | None = None  # what the open proposal's losses reach
         closures.listen()
         if not _LISTENING:
-            _LISTENING.append(register_optimizer_step_post_hook(_stepped))
-        _WATCHES.add(self)
+            _LISTENING.append(register_optimizer_step_post_hook(_after_step))
+        _EVERY.add(self)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Listen to these as well, whatever parameters they hold."""
         self._attached.update(optimizers)
-        self.seen = True
+        self.told = True
 
-    def watch(self, probe: Tensor | None) -> None:
-        """Name a parameter that receives a gradient."""
-        self._probe = probe
-        self._add([] if probe is None else [probe])
+    # the two phases ---------------------------------------------------------------------------------------
 
-    def expect(self, behind: Callable[[], Iterable[Tensor]] | None) -> None:
-        """A backward has begun: ``behind()`` finds the parameters that it reaches. None: no longer."""
-        before = self._behind
-        if before is None or behind is None:
-            self._behind = behind
-        else:
-            self._behind = lambda: [*before(), *behind()]
+    def begin(self, values: Sequence[Tensor], sharing: Sharing) -> Callable[[Step], None]:
+        """Before a backward of the losses ``values``: resolve the last step, find a parameter to watch.
 
-    @property
-    def needs_probe(self) -> bool:
-        """No probe is known, or the last backward did not reach it."""
-        return self._probe is None or (self._mark is not None and self._mark[1] is None)
+        Returns what the backward calls with the step that it has decided on.
+        """
+        self.resolve(wait=True)
+        if self.window is not None and self.state.pending is not None and self._untouched():
+            self.window.check_stepped()
+        if self._probe is None or (self._mark is not None and self._mark[1] is None):  # none, or not reached
+            self._probe = sharing.probe(values)
+            self._watch([] if self._probe is None else [self._probe])
+        return partial(self._propose, partial(_behind, values, sharing))
+
+    def _propose(self, behind: Callable[[], Iterator[Tensor]], step: Step) -> None:
+        self.last, before = step, self._behind
+        self._behind = behind if before is None else lambda: [*before(), *behind()]
+        self.state.propose(step)
 
     def stepped(self, optimizer: Optimizer) -> None:
-        """An optimizer of this process has stepped."""
-        commit = self._commit()
-        if commit is not None and self._ours(optimizer):
-            self.seen, self._sample = True, None
-            commit(getattr(optimizer, "found_inf", None))
+        """An optimizer of this process has stepped: commit, if it is one of this model's."""
+        if not self._ours(optimizer):
+            return
+        self.told, self._sample = True, None
+        if self.window is not None:
+            self.window.check_closed()
+        self.state.stepped(getattr(optimizer, "found_inf", None))
+        self._close()
+
+    def resolve(self, wait: bool = False) -> None:
+        """Decide what became of the last proposal, if no hook has told; ``wait``: a flag may wait on."""
+        if self.state.flag is not None:
+            if not wait:
+                self.state.resolve()
+        elif self.state.told:
+            self.state.drop()
+        elif self.state.pending is not None and self._window_over():
+            if self._taken():
+                self.state.commit()
+            else:
+                self._drop()
+        self._close()
+
+    def _close(self) -> None:
+        if self.state.pending is None:
+            self._behind = None
+
+    def _drop(self) -> None:
+        self.state.drop()
+        self._lost += not self.state.commits
+        if self._lost == PATIENCE and not self.state.commits:
+            warnings.warn(
+                f"No optimizer step was seen after {PATIENCE} backward passes, so the balancer's state has "
+                "not moved: give the optimizer whose step() moves the parameters to balancer.attach().",
+                stacklevel=5,
+            )
+
+    # whose step it is -------------------------------------------------------------------------------------
 
     def _ours(self, optimizer: Optimizer) -> bool:
         if optimizer in self._attached or self._holds(optimizer):
@@ -82,30 +134,28 @@ class StepWatch:
         behind, self._behind = self._behind, None
         if behind is None:
             return False
-        self._add(behind())  # walks the graph, for an optimizer not met before
+        self._watch(behind())  # walks the graph, for an optimizer not met before
         return self._holds(optimizer)
 
-    def _add(self, params: Iterable[Tensor]) -> None:
+    def _watch(self, params: Iterable[Tensor]) -> None:
         self._watched |= {id(p): weakref.ref(p) for p in params}
 
     def _holds(self, optimizer: Optimizer) -> bool:
         params = (p for group in optimizer.param_groups for p in group["params"])
         return any((ref := self._watched.get(id(p))) is not None and ref() is p for p in params)
 
+    # where no hook tells ----------------------------------------------------------------------------------
+
     def mark(self) -> None:
-        """Remember the gradient that the backward just finished has left."""
+        """Remember the gradient that the backward just finished has left in the probe."""
         if self._probe is not None:
             gradient = self._probe.grad
             left = None if gradient is None else weakref.ref(gradient)
             self._mark = (self._probe._version, left, 0 if gradient is None else gradient._version)
-            if not self.seen and type(self._probe.data) is Tensor:
-                self._sample = self._first()
+            if not self.told and type(self._probe.data) is Tensor:
+                self._sample = _first(self._probe)
 
-    def _first(self) -> Tensor:
-        assert self._probe is not None
-        return self._probe.detach().reshape(-1)[:SAMPLE].clone()
-
-    def window_over(self) -> bool:
+    def _window_over(self) -> bool:
         """The gradient of the last backward is gone, or the parameter has moved."""
         if self._mark is None or self._probe is None:
             return True
@@ -117,23 +167,23 @@ class StepWatch:
         now = self._probe.grad
         return now is None or now is not gradient() or now._version != gradient_version
 
-    def untouched(self) -> bool:
+    def _untouched(self) -> bool:
         """The gradient of the last backward is known, and still lies there as it was left."""
-        return self._mark is not None and self._mark[1] is not None and not self.window_over()
+        return self._mark is not None and self._mark[1] is not None and not self._window_over()
 
-    def taken(self) -> bool:
+    def _taken(self) -> bool:
         """The window is over and nobody told of a step: whether one was taken all the same.
 
         torch's optimizers move parameters in ``step`` alone, which tells; those of others may do so elsewhere
         (SAM's first half), and inside a step that calls its closure nothing is final.
         """
-        if self.seen or closures.running() is not None:
+        if self.told or closures.running() is not None:
             return False
         if self._alive is None:
             self._alive = self._holders()
-        if self._alive == "torch" and self._mark is not None and self._sample is not None:
-            assert self._probe is not None
-            return self._probe._version != self._mark[0] or not torch.equal(self._first(), self._sample)
+        probe, mark, sample = self._probe, self._mark, self._sample
+        if self._alive == "torch" and probe is not None and mark is not None and sample is not None:
+            return probe._version != mark[0] or not torch.equal(_first(probe), sample)
         return self._alive != "other"
 
     def _holders(self) -> str:
@@ -143,10 +193,30 @@ class StepWatch:
         return "none" if not kinds else "torch" if all(kinds) else "other"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is watched belongs to this process and this object: a copy watches afresh."""
-        raise TypeError("A StepWatch cannot be copied; the Balancer makes a new one.")
+        """A copy listens to optimizers afresh and has no step in flight."""
+        return {"state": self.state, "window": self.window, "_lost": self._lost}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.state.drop()
+        self._listen()
 
 
-def _stepped(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for watch in list(_WATCHES):
-        watch.stepped(optimizer)
+def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for steps in list(_EVERY):
+        steps.stepped(optimizer)
+
+
+def _first(probe: Tensor) -> Tensor:
+    return probe.detach().reshape(-1)[:SAMPLE].clone()
+
+
+def _behind(values: Sequence[Tensor], sharing: Sharing) -> Iterator[Tensor]:
+    """The parameters behind the losses, as optimizers hold them."""
+    if sharing.sharded and sharing.model is not None:
+        yield from sharing.model.parameters()
+        return
+    for node in graph.nodes(values):
+        leaf = graph.leaf(node)
+        if leaf is not None:  # FSDP1 with use_orig_params: the leaf is flat, made of those in _params
+            yield from (part for part in getattr(leaf, "_params", None) or [leaf] if part is not None)

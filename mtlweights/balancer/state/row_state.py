@@ -40,6 +40,8 @@ class RowStore:
         self.strategy.sizes = list(layout.values())
         if self.names and (list(layout.items()) != list(self.layout.items()) or not self.flat):
             self._arrange(dict(layout), like)
+        if any(flat.device != like.device for flat in self.flat.values()):  # loaded from a file
+            self.flat = {key: flat.to(like.device) for key, flat in self.flat.items()}
         whole = len(present) == self.strategy.n_tasks
         self.strategy.rows = {k: x if whole else x[list(present)] for k, x in self.flat.items()}
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...strategies import Strategy
+from ...strategies import ALL, Index, Strategy
 from ..records import Step
 from .learned_weights import Learned
 from .row_state import RowStore
@@ -47,7 +47,7 @@ class State:
         n = strategy.n_tasks
         self.learned = Learned(strategy, lr)
         self.sums = torch.zeros(2, n, dtype=torch.float64)
-        self.wants_epochs = type(strategy).end_epoch is not Strategy.end_epoch
+        self.epochs = "end_epoch" in strategy.hooks()  #: sums of losses are kept
         self.held = torch.full((2, n), float("nan"), dtype=torch.float64)
         self.rows = RowStore(strategy)
         self.pending: Proposal | None = None
@@ -96,6 +96,14 @@ class State:
         """Where the state lives: the host for a GramStrategy, the losses' device for the others."""
         return self.strategy.step.device
 
+    def at(self, present: list[int]) -> Index:
+        """These tasks as an index of tensors here; a GPU is not waited for."""
+        if len(present) == self.strategy.n_tasks:
+            return ALL
+        if self.device.type == "cpu":
+            return np.array(present)
+        return torch.tensor(present).to(self.device, non_blocking=True)
+
     @torch.no_grad()
     def propose(self, step: Step) -> None:
         """Add one backward to the step being prepared.
@@ -110,11 +118,11 @@ class State:
         now, ok = self.pending, step.ok.to(self.device)
         now.ok = ok if now.ok is None else now.ok & ok
         now.seen[step.present] += 1
-        if self.wants_epochs:
+        if self.epochs:
             counts = step.items().to(self.sums)
             part = torch.stack([step.losses.to(self.sums) * counts, counts])
             now.sums = torch.zeros_like(self.sums) if now.sums is None else now.sums
-            now.sums[:, step.present] += part
+            now.sums[:, self.at(step.present)] += part
         for name, gradient in step.gradients.items():
             before = now.gradients.get(name)
             now.gradients[name] = gradient if before is None else before + gradient

@@ -120,7 +120,8 @@ class Window:
         places = [i + offset for i in batch.present]
         for i, row, value, number in zip(places, rows, batch.values, batch.counts, strict=True):
             loss = _wide(value.detach())
-            count = torch.as_tensor(number, device=loss.device).to(loss.dtype)
+            count = number if isinstance(number, Tensor) else torch.full_like(loss, number)
+            count = count.to(loss)
             total = self.rows.setdefault(i, {})
             for param, gradient in zip(batch.leaves.params, row, strict=True):
                 if gradient is not None:
@@ -190,7 +191,7 @@ def unstack(step: Step, rows: list[Row], batches: int, n_tasks: int) -> tuple[St
     if not present:
         return None
     places = [[at[i + b * n_tasks] for i in present] for b in range(batches)]
-    index = torch.tensor(places, device=step.losses.device)
+    index = torch.tensor(places).to(step.losses.device, non_blocking=True)
     counts, losses = step.items()[index], step.losses[index]  # [k, m]
     total = counts.sum(0)
     folded = Step(present, (losses * counts).sum(0) / total, total)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...gradients import fsdp, functions, task_gradients
+from ...gradients import fsdp, functions, graph, task_gradients
 from ...gradients.batch import Batch
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
@@ -91,6 +91,8 @@ class Engine:
         """
         alone = self.ranks.number == 1 and self.ranks.wrapper is None and not self.sharing.sharded
         leaves = self.sharing.meet(present, values, everywhere=self.ranks.number > 1)
+        if leaves.replayed and self.gatherer.mode != "features":
+            self._refuse_replays(values)
         if not alone:
             return leaves, []
         if self.window is None:
@@ -98,6 +100,20 @@ class Engine:
         every = {id(param): param for param in [*leaves.params, *self.window.params()]}
         closes = self.window.closes()
         return leaves, [p for p in every.values() if closes or not p._backward_hooks]
+
+    def _refuse_replays(self, values: list[Tensor], below: Tensor | None = None) -> None:
+        """Raise ValueError if passes of two losses would go through one captured CUDA graph.
+
+        It may go backward once for each forward: its second backward finds the activations written over.
+        """
+        stop = None if below is None else below.grad_fn
+        captured = [node for value in values for node in graph.captured(value, stop)]
+        if len(set(captured)) < len(captured):
+            raise ValueError(
+                "A model captured by torch.cuda.make_graphed_callables can go backward once per forward, and "
+                f"{type(self.weigher.strategy).__name__} needs a pass per task: use gradients='features' at "
+                "its output, a loss-based strategy, or no capture of what the tasks share."
+            )
 
     def found(self, batch: Batch, decided: Callable[[Step], None]) -> Found:
         """Weigh: the step's gradients, times the incoming factor.
@@ -117,10 +133,10 @@ class Engine:
         if self.sharing.sharded:
             return self._by_shards(batch)
         if self._rows_due(batch):
-            if self._last_layer_suffices(batch):
-                return self._measured_only(batch)
             if self.gatherer.mode == "features":
                 return self._by_features(batch)
+            if self._last_layer_suffices(batch):
+                return self._measured_only(batch)
             return self._by_rows(batch)
         step = self.weigher.step(batch.present, batch.values, batch.counts, batch.leaves)
         if isinstance(self.weigher.strategy, LossStrategy):
@@ -234,6 +250,8 @@ class Engine:
         """
         z = self.representation.take()
         step = self.weigher.step(batch.present, batch.values, batch.counts, batch.leaves)
+        if batch.leaves.replayed:
+            self._refuse_replays(batch.values, z)
         rows = task_gradients.rows(batch.values, [z], batch.factor, retain_graph=True)
         for i, row in zip(batch.present, rows, strict=True):
             if row[0] is None:

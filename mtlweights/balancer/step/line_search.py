@@ -72,7 +72,7 @@ def scalar(
 
     def first() -> tuple[Callable[[Step], None], Step | None]:
         decided = begin()
-        with task_gradients.full_precision(values[0].device):
+        with task_gradients.no_autocast(values[0].device):
             return decided, _weigh(engine, present, values, counts)
 
     decided, found = call.keep(engine, first)
@@ -119,7 +119,7 @@ def _is_objective(engine: Engine, step: Step) -> bool:
     towards = losses * torch.linspace(0.5, 1.5, len(losses), dtype=wide, device=losses.device)
     ends = []
     for sign in (-1, 1):
-        with weigher.state.trial(), torch.no_grad():
+        with task_gradients.full_precision(), weigher.state.trial(), torch.no_grad():
             point = losses + sign * BEND * towards
             ends.append(float(weigher.strategy.combine(point, weigher.index(step))))
     parts = (torch.as_tensor(step.trunk).to(losses) * towards).cpu().numpy()

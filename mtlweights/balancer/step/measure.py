@@ -86,7 +86,7 @@ class Gatherer:
     def _plan(self, batch: Batch, params: list[Tensor]) -> dict[int, list[Use]]:
         """The weights whose gradients can and should stay factors."""
         strategy, graph = self.weigher.strategy, batch.leaves.graph
-        gramian = isinstance(strategy, GramStrategy) and not strategy.validation_rows
+        gramian = isinstance(strategy, GramStrategy) and "validate" not in strategy.hooks()
         alone = self.window is None and self.weigher.ranks.number == 1
         if graph is None or graph.compiled or not (gramian and alone) or self.mode in ("rows", "features"):
             return {}

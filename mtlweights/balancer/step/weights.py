@@ -15,10 +15,12 @@ from torch import Tensor
 from ...gradients import task_gradients
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
-from ...gradients.task_gradients import Row
+from ...gradients.task_gradients import Row, full_precision
 from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
+from ...strategies.base import Weights
 from ..records import Step
 from ..state.state import State
+from .normalise import divisors
 
 TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
 CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
@@ -37,6 +39,7 @@ class Weigher:
     smoothing: float
     ranks: Ranks
     tasks: Sequence[str] = ()  #: names, for messages
+    normalise: str | None = None  #: "l2" or "loss": what the strategy sees every gradient divided by
     looks: int = 0  #: steps in which losses on a device might have been read for their signs
 
     @property
@@ -60,14 +63,14 @@ class Weigher:
 
     def index(self, step: Step) -> Index:
         """``present`` as strategies on the device take it: no copy to it when no task is missing."""
-        return ALL if len(step.present) == self.strategy.n_tasks else np.array(step.present)
+        return self.state.at(step.present)
 
     def combine(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
         assert isinstance(self.strategy, LossStrategy)
         self.refuse_negative(step)
         objective = partial(self.strategy.combine, present=self.index(step))
-        with self.state.trial() as step.buffers:
+        with full_precision(), self.state.trial() as step.buffers:
             value, weights, learned = task_gradients.differentiate(
                 objective, step.losses, list(self.state.learned.params.values())
             )
@@ -103,8 +106,8 @@ class Weigher:
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
             return step.spoil()
         self.refuse_negative(step, losses[:m])
-        with self.state.trial() as step.buffers:
-            out = self.strategy.weights(full, losses, np.array(step.present))
+        with full_precision(), self.state.trial() as step.buffers:
+            out = self._weigh(full, losses, np.array(step.present))
         for name, param in self.state.learned.params.items():
             if param.grad is not None:
                 step.gradients[name], param.grad = param.grad, None
@@ -117,6 +120,19 @@ class Weigher:
         self._keep(step, weights)
         per_row = step.trunk if step.stack is None else step.stack[0]
         step.wide = _too_short(full[:n, :n], np.asarray(per_row))
+
+    def _weigh(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> Weights:
+        """The strategy's weights, for the gradients as they are also where it sees normalised ones."""
+        assert isinstance(self.strategy, GramStrategy)
+        if self.normalise is None:
+            return self.strategy.weights(gram, losses, present)
+        by = divisors(self.normalise, gram, losses)
+        with np.errstate(all="ignore"):
+            seen = gram / by / by[:, None]
+            if not np.isfinite(seen).all():
+                return np.full(len(by), np.nan)
+            out = self.strategy.weights(seen, losses, present)
+            return (out[0] / by, out[1] / by) if isinstance(out, tuple) else out / by
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
         """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
@@ -153,8 +169,10 @@ class Weigher:
             return {}
         self.refuse_negative(step)
         self.state.rows.lend(step.present, {names[c]: task_gradients.size(params[c]) for c in at}, matrix)
-        with self.state.trial() as step.buffers:
-            out = self.strategy.direction(matrix, step.losses, self.index(step))
+        with full_precision(), self.state.trial() as step.buffers:
+            whole = len(step.present) == self.strategy.n_tasks
+            present = ALL if whole else np.array(step.present)
+            out = self.strategy.direction(matrix, step.losses, present)
         step.rows = self.state.rows.take_back()
         direction, weights = out if isinstance(out, tuple) else (out, None)
         step.trunk = weights
@@ -169,7 +187,7 @@ class Weigher:
         Losses on a device that are not at hand on the host (``losses`` [m]) are read in the first steps and
         then now and again: a read in every step would make the host wait for the device.
         """
-        if not self.strategy.positive_losses:
+        if not (self.strategy.positive_losses or self.normalise == "loss"):
             return
         if losses is None:
             if step.losses.device.type != "cpu":

@@ -23,6 +23,8 @@ def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tenso
     shared = leaves.shared
     per_row = (step.trunk, step.heads) if step.stack is None else step.stack
     trunk, heads = (_items(weights, len(rows)) for weights in per_row)
+    if not step.wide and not pieces:
+        pieces = task_gradients.combine_alike(rows, [k for k, several in enumerate(shared) if several], trunk)
     found: Found = []
     for k, param in enumerate(leaves.params):
         weights = trunk if shared[k] else heads

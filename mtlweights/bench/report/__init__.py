@@ -2,6 +2,7 @@
 
 from .comparison import verdicts
 from .page import write_page
+from .study import read_study, without_trials
 from .table import markdown_tables, text_tables
 
-__all__ = ["markdown_tables", "text_tables", "verdicts", "write_page"]
+__all__ = ["markdown_tables", "read_study", "text_tables", "verdicts", "without_trials", "write_page"]

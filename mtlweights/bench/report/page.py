@@ -11,6 +11,7 @@ from ...files.escapes import visible
 from ..protocol import Protocol
 from .comparison import Comparison, Result, arm_of, compare
 from .figures import validation_curves, weight_trajectories
+from .study import Record, section
 from .table import NOTES, grids, summary, title
 from .verdict_figure import verdict_figure
 
@@ -21,15 +22,16 @@ def write_page(
     *,
     title: str = "Comparison of strategies",
     protocol: Protocol | None = None,
+    study: Record | None = None,
 ) -> Path:
-    """Write the page and return its path.
+    """Write the page and return its path; with ``study``, a study's record, that comes first.
 
     Raises:
         ValueError: no results, or one run given twice.
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = visible(render(list(results), title, protocol))
+    text = visible(render(list(results), title, protocol, study))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
@@ -39,7 +41,9 @@ def write_page(
     return path
 
 
-def render(results: list[Result], heading: str, protocol: Protocol | None = None) -> str:
+def render(
+    results: list[Result], heading: str, protocol: Protocol | None = None, study: Record | None = None
+) -> str:
     """The page's HTML."""
     import jinja2
 
@@ -50,9 +54,10 @@ def render(results: list[Result], heading: str, protocol: Protocol | None = None
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    comparisons = compare(results, protocol)
+    comparisons = compare(results, protocol) if results or study is None else []
     return environment.get_template("page.html.j2").render(
         heading=heading,
+        study=study and section(study),
         sections=[_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)],
         counts=_counts(results),
         failed=[result for result in results if result["status"] != "ok"],

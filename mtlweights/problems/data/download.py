@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...files.atomic import replacing
-from ...files.escapes import visible
+from ...files.escapes import message_of
 
 HOST = "https://raw.githubusercontent.com"
 TIMEOUT = 60  #: seconds without an answer
@@ -106,7 +106,7 @@ def _download(name: str, path: Path) -> Path:
     try:
         content = _fetch(url)
     except OSError as error:
-        reason = " ".join(visible(str(error) or type(error).__name__).split())[:200]
+        reason = message_of(error)[:200]
         raise OSError(
             f"{name} is not in MTLWEIGHTS_DATA ({given}) nor at {path}, and {url} failed ({reason}): "
             f"set MTLWEIGHTS_DATA to a folder that holds {name}, SHA-256 {FILES[name].sha256}."

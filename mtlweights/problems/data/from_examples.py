@@ -30,8 +30,8 @@ Parts = tuple[Callable[[list[Any]], dict[str, Any]], Callable[[], Encoder]]
 
 #: options of each encoder, with their defaults
 OPTIONS: dict[str, dict[str, Any]] = {
-    "bilstm": {"hidden": 128, "dropout": 0.4},
-    "frozen": {"model": "minilm", "hidden": 128, "dropout": 0.4},
+    "bilstm": {"hidden": 128, "layers": 1, "dropout": 0.4},
+    "frozen": {"model": "minilm", "hidden": 128, "layers": 1, "dropout": 0.4},
     "transformer": {"model": "minilm", "max_length": 128},
 }
 #: training settings that suit each encoder
@@ -77,7 +77,9 @@ def text_problem(
     else:
         inputs, encoder = _recurrent(splits, **{**dims, **chosen})
     chosen = {**SETTINGS[kind], **(settings or {}).get(kind, {})}
-    return Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes)
+    own = {**defaults, **given}
+    space = {} if kind == "transformer" else _space(own)
+    return Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes, space, own)
 
 
 def table_problem(
@@ -93,7 +95,18 @@ def table_problem(
     inputs = TableInputs.fit([example["input"] for example in splits["train"]])
     hidden = [chosen["hidden"]] * chosen["layers"]
     encoder = partial(MLP, inputs.n_inputs, hidden=hidden, dropout=chosen["dropout"])
-    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes)
+    space = _space(chosen)
+    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes, space, chosen)
+
+
+def _space(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Width, depth and dropout worth trying around an encoder's own, which they hold."""
+    hidden, layers, dropout = own["hidden"], own["layers"], own["dropout"]
+    return {
+        "hidden": [max(1, hidden // 2), hidden, 2 * hidden],
+        "layers": (1, max(3, layers)),
+        "dropout": (0.0, max(0.6, dropout)),
+    }
 
 
 def take(options: Mapping[str, Any], defaults: Mapping[str, Any], what: str) -> dict[str, Any]:

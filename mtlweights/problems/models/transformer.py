@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ...files.escapes import visible
+from ...files.escapes import message_of
 from .encoders import Encoder, States, masked_mean
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises ValueError, one line, if its files cannot be used. No code in the folder is run.
     """
     folder = model_folder(name)
-    with _one_line(folder, "tokenizer"):
+    with _loadable(folder, "tokenizer"):
         # Byte-level tokenizers refuse lists of words unless each word starts with a space.
         tokenizer: PreTrainedTokenizerBase = _transformers().AutoTokenizer.from_pretrained(
             folder, add_prefix_space=True, trust_remote_code=False
@@ -88,7 +88,7 @@ def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
         loaded = auto.from_config(model, trust_remote_code=False)
     else:
         folder = model_folder(model)
-        with _quiet(), _one_line(folder, "model"):
+        with _quiet(), _loadable(folder, "model"):
             loaded, found = auto.from_pretrained(folder, output_loading_info=True, trust_remote_code=False)
         missing = sorted(str(key) for key in found["missing_keys"] if "pooler" not in str(key))
         if missing:
@@ -103,15 +103,16 @@ def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
 
 
 @contextmanager
-def _one_line(folder: Path, what: str) -> Iterator[None]:
+def _loadable(folder: Path, what: str) -> Iterator[None]:
     """Damaged files raise whatever the layer that trips over them raises: here, one line."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = visible(" ".join(str(error).split()))[:200] or type(error).__name__
-        raise ValueError(f"Model folder {folder} holds no {what} that can be loaded: {reason}") from error
+        raise ValueError(
+            f"Model folder {folder} holds no {what} that can be loaded: {message_of(error)[:200]}."
+        ) from error
 
 
 def _transformers() -> Any:

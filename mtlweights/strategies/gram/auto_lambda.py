@@ -44,14 +44,13 @@ class AutoLambda(GramStrategy):
 
     paper = "Liu et al. 2022, https://arxiv.org/abs/2202.03091"
     family = "validation"
-    space = {"init": (0.03, 1.0, "log"), "eta": (1e-4, 1.0, "log")}  # noqa: RUF012
+    space = {"init": (0.03, 1.0, "log"), "eta": (1e-4, 1.0, "log"), "weight_lr": (1e-5, 1e-2, "log")}  # noqa: RUF012
     heads = "weighted"
     weight_lr = 1e-4
     measured_at = "all"
     needs = ("validate",)
     scale_degree = None  # eta is in the unit of parameters per gradient
     signed_weights = True
-    validation_rows = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     def __init__(self, n_tasks: int, *, init: float = 0.1, eta: float = 0.1, bilevel: bool = True) -> None:

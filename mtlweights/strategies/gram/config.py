@@ -25,6 +25,7 @@ class ConFIG(GramStrategy):
 
     paper = "Liu et al. 2024, https://arxiv.org/abs/2408.11104"
     family = "gramian"
+    space = {}  # noqa: RUF012
     signed_weights = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 

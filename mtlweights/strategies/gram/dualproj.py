@@ -23,6 +23,7 @@ class DualProj(GramStrategy):
 
     paper = "Lopez-Paz and Ranzato 2017, https://arxiv.org/abs/1706.08840"
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"non_conflicting", "permutation_equivariant"})
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ class EPO(GramStrategy):
 
     paper = "Mahapatra and Rajan 2020, https://proceedings.mlr.press/v119/mahapatra20a.html"
     family = "gramian"
+    space = {}  # noqa: RUF012
     heads = "weighted"
     positive_losses = True
     properties = frozenset({"permutation_equivariant"})

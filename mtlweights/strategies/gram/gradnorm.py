@@ -48,7 +48,7 @@ class GradNorm(GramStrategy):
 
     paper = "Chen et al. 2018, https://arxiv.org/abs/1711.02257"
     family = "gradient norm"
-    space = {"alpha": (0.0, 3.0)}  # noqa: RUF012
+    space = {"alpha": (0.0, 3.0), "weight_lr": (1e-3, 0.3, "log")}  # noqa: RUF012
     heads = "weighted"
     measured_at = "last_shared"
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})

@@ -30,6 +30,7 @@ class IMTL(GramStrategy):
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "gramian"
+    space = {"weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     heads = "weighted"
     scale_degree = None
     signed_weights = True

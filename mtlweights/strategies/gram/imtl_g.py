@@ -27,6 +27,7 @@ class IMTLG(GramStrategy):
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "gramian"
+    space = {}  # noqa: RUF012
     signed_weights = True
     properties = frozenset({"non_conflicting", "permutation_equivariant", "zero_at_stationary"})
 

@@ -37,6 +37,7 @@ class Krum(GramStrategy):
         "https://papers.nips.cc/paper/2017/hash/f4b9ec30ad9f68f89b29639786cb62ef-Abstract.html"
     )
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, n_byzantine: int = 0, n_selected: int = 1) -> None:

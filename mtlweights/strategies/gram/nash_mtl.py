@@ -30,6 +30,7 @@ class NashMTL(GramStrategy):
 
     paper = "Navon et al. 2022, https://arxiv.org/abs/2202.01017"
     family = "gramian"
+    space = {}  # noqa: RUF012
     heads = "weighted"
     scale_degree = 0
     properties = frozenset({"non_conflicting", "permutation_equivariant", "loss_scale_invariant"})

@@ -27,6 +27,7 @@ class PCGrad(GramStrategy):
 
     paper = "Yu et al. 2020, https://arxiv.org/abs/2001.06782"
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"linear_under_scaling"})
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:

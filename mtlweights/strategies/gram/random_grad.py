@@ -23,6 +23,7 @@ class RandomGradientWeighting(GramStrategy):
 
     paper = "Lin et al. 2022, https://arxiv.org/abs/2111.10603"
     family = "gramian"
+    space = {}  # noqa: RUF012
     properties = frozenset({"linear_under_scaling"})
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from .contrastive import Contrastive
 from .db_mtl import DualBalancing
 from .excess_mtl import ExcessMTL
 from .graddrop import GradDrop
+from .lra import LearningRateAnnealing
 from .metabalance import MetaBalance
 from .moco import MoCo
 from .trimmed_mean import TrimmedMean
@@ -16,6 +17,7 @@ __all__ = [
     "DualBalancing",
     "ExcessMTL",
     "GradDrop",
+    "LearningRateAnnealing",
     "MetaBalance",
     "MoCo",
     "TrimmedMean",

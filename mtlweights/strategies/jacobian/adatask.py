@@ -40,6 +40,7 @@ class AdaTask(JacobianStrategy):
 
     paper = "Yang et al. 2023, https://arxiv.org/abs/2211.15055"
     family = "gradient norm"
+    space = {}  # noqa: RUF012
     scale_degree = 0
     replaces_optimizer = True
     row_state = ("means", "roots")

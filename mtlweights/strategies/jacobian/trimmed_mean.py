@@ -36,7 +36,7 @@ class TrimmedMean(JacobianStrategy):
 
     paper = "Yin et al. 2018, https://arxiv.org/abs/1803.01498"
     family = "element-wise"
-    space = {"trim": (0.0, 0.45)}  # noqa: RUF012
+    space = {"trim": [1, 0.0, 0.15, 0.3, 0.45]}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, trim: float = 1) -> None:

@@ -10,15 +10,18 @@ from .famo import FAMO
 from .fixed import FixedWeighting
 from .geometric import GeometricLoss
 from .go4align import GO4Align
+from .group_dro import GroupDRO
 from .igb import ImprovableGapBalancing
 from .imtl_l import ImpartialLosses
 from .lbtw import LossBalancedTaskWeighting
 from .ldc import LossDiscrepancyControl
 from .pbi import PenaltyBoundaryIntersection
 from .random import RandomLossWeighting
+from .relobralo import ReLoBRaLo
 from .ruw import RevisedUncertainty
 from .scale_invariant import ScaleInvariant
 from .slaw import ScaledLossApproximateWeighting
+from .softadapt import SoftAdapt
 from .stch import SmoothTchebycheff
 from .stch_mtl import SmoothTchebycheffMTL
 from .uw import UncertaintyWeighting
@@ -36,17 +39,20 @@ __all__ = [
     "FixedWeighting",
     "GO4Align",
     "GeometricLoss",
+    "GroupDRO",
     "ImpartialLosses",
     "ImprovableGapBalancing",
     "LossBalancedTaskWeighting",
     "LossDiscrepancyControl",
     "PenaltyBoundaryIntersection",
     "RandomLossWeighting",
+    "ReLoBRaLo",
     "RevisedUncertainty",
     "ScaleInvariant",
     "ScaledLossApproximateWeighting",
     "SmoothTchebycheff",
     "SmoothTchebycheffMTL",
+    "SoftAdapt",
     "SoftOptimalUncertainty",
     "UncertaintyWeighting",
     "ValidationShortfall",

@@ -30,6 +30,7 @@ class CoefficientOfVariation(LossStrategy):
 
     paper = "Groenendijk et al. 2021, https://arxiv.org/abs/2009.01717"
     family = "loss"
+    space = {}  # noqa: RUF012
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 

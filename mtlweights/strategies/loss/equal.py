@@ -21,6 +21,7 @@ class EqualWeighting(LossStrategy):
 
     paper = "Xin et al. 2022, https://arxiv.org/abs/2209.11379"
     family = "loss"
+    space = {}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     def combine(self, losses: Tensor, present: Index = ALL) -> Tensor:

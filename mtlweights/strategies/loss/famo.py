@@ -39,7 +39,7 @@ class FAMO(LossStrategy):
 
     paper = "Liu et al. 2023, https://arxiv.org/abs/2306.03792"
     family = "learned loss weights"
-    space = {"gamma": (1e-5, 1e-2, "log")}  # noqa: RUF012
+    space = {"gamma": (1e-5, 1e-2, "log"), "weight_lr": (1e-3, 0.3, "log")}  # noqa: RUF012
     positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 

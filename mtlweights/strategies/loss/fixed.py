@@ -29,7 +29,7 @@ class FixedWeighting(LossStrategy):
 
     paper = "Xin et al. 2022, https://arxiv.org/abs/2209.11379"
     family = "loss"
-    space = {"alpha": (0.0, 1.0)}  # noqa: RUF012
+    space = {"alpha": ("ratios", 100.0)}  # noqa: RUF012
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})
 
     alpha: Tensor

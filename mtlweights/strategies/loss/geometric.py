@@ -26,6 +26,7 @@ class GeometricLoss(LossStrategy):
 
     paper = "Chennupati et al. 2019, https://arxiv.org/abs/1904.08492"
     family = "loss"
+    space = {}  # noqa: RUF012
     positive_losses = True
     properties = frozenset({"permutation_equivariant"})
 

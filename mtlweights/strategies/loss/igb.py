@@ -32,6 +32,7 @@ class ImprovableGapBalancing(LossStrategy):
 
     paper = "Dai, Fei, Lu 2023, https://arxiv.org/abs/2307.15429"
     family = "loss"
+    space = {"base": (0, 3)}  # noqa: RUF012
     needs = ("end_epoch",)
     scale_degree = 0
     positive_losses = True

@@ -26,6 +26,7 @@ class ImpartialLosses(LossStrategy):
 
     paper = "Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr"
     family = "learned loss weights"
+    space = {"weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     scale_degree = None  # s adapts to the scale of the losses
     weight_lr = 3e-4
     positive_losses = True

@@ -36,7 +36,7 @@ class LossDiscrepancyControl(LossStrategy):
 
     paper = "Xiao et al. 2025, https://arxiv.org/abs/2502.08585"
     family = "learned loss weights"
-    space = {"penalty": (1e-3, 0.3, "log")}  # noqa: RUF012
+    space = {"penalty": (1e-3, 0.3, "log"), "weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     weight_lr = 1e-3
     signed_weights = True
 

@@ -30,6 +30,7 @@ class RevisedUncertainty(LossStrategy):
 
     paper = "Liebel and Koerner 2018, https://arxiv.org/abs/1805.06334"
     family = "learned loss weights"
+    space = {"weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     scale_degree = None
     weight_lr = 3e-4
     positive_losses = True

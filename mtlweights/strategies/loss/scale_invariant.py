@@ -23,6 +23,7 @@ class ScaleInvariant(LossStrategy):
 
     paper = "Navon et al. 2022, https://arxiv.org/abs/2202.01017"
     family = "loss"
+    space = {}  # noqa: RUF012
     scale_degree = 0
     positive_losses = True
     properties = frozenset({"permutation_equivariant", "loss_scale_invariant"})

@@ -50,6 +50,7 @@ class UncertaintyWeighting(LossStrategy):
 
     paper = "Kendall et al. 2018, https://arxiv.org/abs/1705.07115"
     family = "learned loss weights"
+    space = {"init": (-2.0, 2.0), "weight_lr": (1e-5, 0.1, "log")}  # noqa: RUF012
     scale_degree = None  # s adapts to the scale of the losses
     weight_lr = 3e-4
     properties = frozenset({"permutation_equivariant", "linear_under_scaling"})

@@ -5,6 +5,7 @@ from .conflict_averse import conflict_averse
 from .conflicts import project_conflicts
 from .cosines import equal_cosines
 from .dual_cone import dual_cone, least_change
+from .equal_norms import equal_norms
 from .linear_programme import best_on_simplex
 from .scaling import cosines_and_norms
 from .simplex import min_norm, momentum_steps, project_simplex, stable_step
@@ -16,6 +17,7 @@ __all__ = [
     "cosines_and_norms",
     "dual_cone",
     "equal_cosines",
+    "equal_norms",
     "least_change",
     "min_norm",
     "momentum_steps",

@@ -116,3 +116,58 @@ def test_features_that_are_missing_or_bypassed():
         model.trunk(inputs()["x"])
     with pytest.raises(ValueError, match="needs the shared representation"):
         stale.backward({"t0": model.heads[0](torch.ones(1, 6)).sum()})
+
+
+class Graphed(torch.autograd.Function):
+    """Of the name that torch.cuda.make_graphed_callables gives its captured graphs."""
+
+    @staticmethod
+    def forward(ctx, weight, x):
+        ctx.save_for_backward(x)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.T @ ctx.saved_tensors[0], None
+
+
+def captured(strategy, **options):
+    """The balancer, the losses of two heads on a captured layer, and what all of them are."""
+    torch.manual_seed(0)
+    trunk, after = nn.Linear(4, 6, bias=False), nn.Tanh()
+    heads = nn.ModuleDict({task: nn.Linear(6, 1) for task in "ab"})
+    options = {"features": after, **options} if options else options
+    balancer = Balancer(strategy, ["a", "b"], nn.ModuleList([trunk, after, heads]), **options)
+
+    def losses(layer):
+        z = after(layer(torch.ones(5, 4)))
+        return {task: (head(z) - ord(task)).square().mean() for task, head in heads.items()}
+
+    return balancer, losses, trunk
+
+
+@pytest.mark.parametrize("strategy", ["pcgrad", "gradnorm", "graddrop"])
+def test_two_passes_through_a_captured_graph_are_refused(strategy):
+    balancer, losses, trunk = captured(strategy)
+    with pytest.raises(ValueError, match=r"can go backward once per forward, and \w+ needs a pass per task"):
+        balancer(losses(lambda x: Graphed.apply(trunk.weight, x)))
+    assert trunk.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [("uw", {}), ("pcgrad", {"gradients": "features"}), ("gradnorm", {"gradients": "features"})],
+)
+def test_one_pass_through_a_captured_graph_is_as_any(strategy, options):
+    """In the later steps, too: gradnorm measures at the features in each of them."""
+    found = []
+    for replayed in (True, False):
+        balancer, losses, trunk = captured(strategy, **options)
+        optimizer = torch.optim.SGD(trunk.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            layer = (lambda x, w=trunk.weight: Graphed.apply(w, x)) if replayed else trunk
+            balancer(losses(layer)).backward()
+            optimizer.step()
+        found.append(trunk.weight.grad.clone())
+    torch.testing.assert_close(*found)
