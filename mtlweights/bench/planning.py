@@ -26,10 +26,12 @@ class Plan:
     runs: list[RunSpec]
     arms: list[Arm]
 
-    def trials(self) -> list[RunSpec]:
-        """The runs that arms choose from, each once."""
-        found = {run.id: run for arm in self.arms if len(arm.trials) > 1 for run in arm.trials}
-        return list(found.values())
+    def by_problem(self) -> dict[str, list[Arm]]:
+        """The arms of each problem that has a budget."""
+        found: dict[str, list[Arm]] = {}
+        for arm in self.arms:
+            found.setdefault(arm.problem, []).append(arm)
+        return found
 
 
 def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> Plan:

@@ -73,15 +73,18 @@ def run_suite(
         _say(notes)
     how = {"jobs": jobs, "threads": threads, "progress": progress, "limit": 60 * limit_minutes}
     missing = _Missing(path, runner, how, check_again)
-    missing.run(trials := plan.trials(), "trials")
-    scores = {run.id: read_result(path / RUNS / f"{run.id}.json") for run in trials}
-    choices = [choose(arm, scores) for arm in plan.arms]
-    if choices:
+    missing.run(plan.runs, "runs")
+    specs = list(plan.runs)
+    for name, arms in plan.by_problem().items():
+        trials = list({run.id: run for arm in arms if len(arm.trials) > 1 for run in arm.trials}.values())
+        missing.run(trials, f"trials on {name}")
+        scores = {run.id: read_result(path / RUNS / f"{run.id}.json") for run in trials}
+        choices = [choose(arm, scores) for arm in arms]
         keep(choices, path)
-    finals = [r for arm, own in zip(plan.arms, choices, strict=True) for r in arm.finals(own.chosen)]
-    specs = list({run.id: run for run in (*plan.runs, *finals)}.values())
-    missing.run(specs, "runs")
-    return [read_result(path / RUNS / f"{spec.id}.json") for spec in specs]
+        finals = [run for arm, own in zip(arms, choices, strict=True) for run in arm.finals(own.chosen)]
+        missing.run(finals, f"runs on {name}")
+        specs += finals
+    return [read_result(path / RUNS / f"{id}.json") for id in dict.fromkeys(spec.id for spec in specs)]
 
 
 @dataclass(frozen=True)
