@@ -35,6 +35,7 @@ def run_suite(
     limit_minutes: float = LIMIT / 60,
     protocol: Protocol | None = None,
     check_again: int = 0,
+    shard: tuple[int, int] = (1, 1),
 ) -> list[dict[str, Any]]:
     """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
@@ -61,13 +62,13 @@ def run_suite(
         OSError: the folder cannot be written.
         ValueError: an option of a problem or a strategy, or a setting, is refused; or more jobs than cores.
     """
-    jobs = _jobs(jobs, threads)
+    jobs = jobs_of(jobs, threads)
     if not limit_minutes > 0:
         raise ValueError(f"limit_minutes should be above 0, found {limit_minutes!r}.")
     check_settings(overrides or {})
     path = runs_folder(folder).parent
     notes: list[str] = []
-    plan = prepare(suite, overrides or {}, notes)
+    plan = prepare(suite, overrides or {}, notes, shard=shard)
     notes += settle(protocol or Protocol(suite.worth), path)
     if progress:
         _say(notes)
@@ -127,7 +128,12 @@ def _plan(folder: Path, before: list[tuple[str, str]], missing: int, what: str) 
     return "\n".join([first, *(f"again: {why}" for kind, why in before if why and kind not in KEPT)])
 
 
-def _jobs(jobs: int | None, threads: int) -> int:
+def jobs_of(jobs: int | None, threads: int) -> int:
+    """How many runs at a time.
+
+    Raises:
+        ValueError: more than there are cores, or none.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads < 1 or (jobs is not None and jobs < 1):
         raise ValueError(f"jobs and threads should be at least 1, found jobs={jobs}, threads={threads}.")
