@@ -57,6 +57,8 @@ def run_suite(
             suite's ``worth``. What was settled for the folder before stays, and that is said.
         check_again: of the results of other code of this library that many are computed again: if they come
             out the same, the others count as of this code, else all of them are computed again.
+        shard: (i, n), the i-th of n parts of the work, each for a machine and a folder of its own; `merge`
+            joins the folders.
 
     Raises:
         OSError: the folder cannot be written.
