@@ -41,29 +41,35 @@ def read_columns(path: Path) -> list[list[Row]]:
     Raises:
         ValueError: no sentence, a row with another number of columns than the first, or no UTF-8.
     """
-    sentences: list[list[Row]] = [[]]
+    sentences = [*iterate_columns(path)]
+    if not sentences:
+        raise ValueError(f"{path}: no sentence found; expected a word a line, blank lines between sentences.")
+    return sentences
+
+
+def iterate_columns(path: Path) -> Iterator[list[Row]]:
+    """The sentences of `read_columns`, one by one; the file is read twice."""
+    sentence: list[Row] = []
     conllu = column_names(path)[:1] == ("id",)
     comments = _Comments(path, conllu)
     width = comments.width
     for number, line in _lines(path):
         if not line.strip():
-            if sentences[-1]:
-                sentences.append([])
+            if sentence:
+                yield sentence
+            sentence = []
             continue
         cells = _cells(line)
-        if line.startswith("-DOCSTART-") or (line.startswith("#") and comments.has(cells, sentences[-1])):
+        if line.startswith("-DOCSTART-") or (line.startswith("#") and comments.has(cells, sentence)):
             continue
         if conllu and _NOT_A_WORD.fullmatch(cells[0]):
             continue
         width = width or len(cells)
         if len(cells) != width:
             raise ValueError(f"{path}, line {number}: expected {width} columns as above, found {len(cells)}.")
-        sentences[-1].append(cells)
-    if not sentences[-1]:
-        sentences.pop()
-    if not sentences:
-        raise ValueError(f"{path}: no sentence found; expected a word a line, blank lines between sentences.")
-    return sentences
+        sentence.append(cells)
+    if sentence:
+        yield sentence
 
 
 class _Comments:
