@@ -15,6 +15,7 @@ import numpy as np
 from torch import nn
 
 from .. import __version__
+from ..files.escapes import message_of
 from ..problems import Problem, Task
 from ..problems.models import FrozenInputs, MultiTaskModel, Pair, PairInputs, TableInputs
 from ..problems.models.features import Feature
@@ -206,7 +207,7 @@ class TrainedModel:
                 try:
                     readings.append(read(self.kind, given, self.features))
                 except ValueError as error:
-                    raise ValueError(f"example {number}: {error}.") from None
+                    raise ValueError(f"example {number}: {message_of(error)}.") from None
             yield from self.answer(readings)
 
     def answer(self, readings: list[Reading]) -> list[dict[str, Any]]:
