@@ -51,6 +51,22 @@ def table_file(folder, n=80):
     return folder / "small.csv"
 
 
+def bert(folder):
+    """A transformer of two layers, over characters."""
+    from transformers import BertConfig, BertTokenizerFast
+
+    from mtlweights.problems.models.transformer import load_model
+
+    letters = "abcdefghijklmnopqrstuvwxyz.,'"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    narrow = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    load_model(BertConfig(vocab_size=len(words), **narrow)).save_pretrained(folder)
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
 def problem(kind, folder):
     """The problem of a small model; its file goes into ``folder``."""
     if kind == "tagger":

@@ -20,22 +20,6 @@ from tests.serve import small
 FORMAT1 = Path(__file__).parent / "format1"
 
 
-def bert(folder):
-    """A transformer of two layers, over characters."""
-    from transformers import BertConfig, BertTokenizerFast
-
-    from mtlweights.problems.models.transformer import load_model
-
-    letters = "abcdefghijklmnopqrstuvwxyz.,'"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    narrow = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    load_model(BertConfig(vocab_size=len(words), **narrow)).save_pretrained(folder)
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(params=["tagger", "table", "pair", "transformer", "pair transformer", "frozen"])
 def trained(request, tmp_path, monkeypatch, data_dir):
     """A model of each encoder and its problem."""
@@ -46,7 +30,7 @@ def trained(request, tmp_path, monkeypatch, data_dir):
     encoder = "frozen,hidden=4" if kind == "frozen" else "transformer"
     name = "sick" if kind.startswith("pair") else f"conll:{small.column_file(tmp_path)}"
     columns = "" if kind.startswith("pair") else ",ner=1,pos=2"
-    problem = load(f"{name}:encoder={encoder},model={bert(tmp_path / 'bert')}{columns}")
+    problem = load(f"{name}:encoder={encoder},model={small.bert(tmp_path / 'bert')}{columns}")
     return TrainedModel.from_problem(problem, problem.build()), problem
 
 
@@ -65,7 +49,7 @@ def test_a_folder_holds_the_whole_model(trained, tmp_path):
 
 def test_frozen_features_are_those_of_training(tmp_path, monkeypatch):
     monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
-    spec = f"conll:{small.column_file(tmp_path)}:ner=1,encoder=frozen,model={bert(tmp_path / 'bert')}"
+    spec = f"conll:{small.column_file(tmp_path)}:ner=1,encoder=frozen,model={small.bert(tmp_path / 'bert')}"
     problem = load(spec)
     assert isinstance(problem.inputs, FrozenInputs)
     module = problem.build().eval()
