@@ -2,8 +2,9 @@
 
   mtlweights export runs/tagging--uw--0/model
 
-The folder it writes has everything else that the model's has: mtlweights predict and serve take it. model.onnx is what other servers (Triton, KServe ...) want. Beside it lies model.pt2, for
-torch.export.load. The graph is compared with PyTorch on 200 random examples before anything is written.
+The folder it writes has everything else that the model's has: mtlweights predict and serve take it. Other
+servers (Triton, KServe ...) want its model.onnx; model.pt2 is for torch.export.load. The graph is compared
+with PyTorch on 200 random examples before anything is written.
 """
 
 from __future__ import annotations

@@ -49,11 +49,19 @@ def read(kind: Kind, given: Any, features: Sequence[Feature] = ()) -> Reading:
 
 def _words(given: Any) -> Reading:
     if isinstance(given, str):
+        _whole(given)
         found = [*WORD.finditer(given)]
         return Reading([match[0] for match in found], given, tuple(match.span() for match in found))
     if not isinstance(given, (list, tuple)) or not all(isinstance(word, str) for word in given):
         raise ValueError(f"expected {FORMS['text']}, found {_shown(given)}")
+    for word in given:
+        _whole(word)
     return Reading([*given])
+
+
+def _whole(text: str) -> None:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("expected text that UTF-8 can hold, found half of a surrogate pair")
 
 
 def _row(given: Any, features: Sequence[Feature]) -> list[float]:
