@@ -25,7 +25,7 @@ def leave_model(
     from ..serve import TrainedModel
 
     about = {
-        "strategy": f"single task {spec.only}" if spec.only else spec.strategy,
+        "strategy": spec.strategy,
         "settings": asdict(spec.settings),
         "examples": {split: len(examples) for split, examples in problem.splits.items()},
         "notes": list(problem.notes),
