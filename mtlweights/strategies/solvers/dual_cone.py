@@ -45,7 +45,7 @@ def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[flo
 
 def _block_pivoting(cosines: np.ndarray, linear: np.ndarray) -> np.ndarray:
     m = cosines.shape[0]
-    # A guess of who is positive gives u: z = 0 there, u = 0 elsewhere. Signs that come out wrong change sides.
+    # A guess of who is positive gives u: z = 0 there, u = 0 elsewhere. Those of the wrong sign change sides.
     # Far below the Gramian's own accuracy; keeps dependent gradients solvable.
     system = cosines + 1e-13 * m * np.eye(m)
     out = np.zeros_like(linear)
