@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, KeysView, Set
+from collections.abc import Iterable, KeysView, Sequence, Set
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
+from ..gradients import graph
 from ..specs import did_you_mean
 from ..strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from ..strategies.hyperparameters import MOST, is_number, is_whole, shown
@@ -178,6 +179,21 @@ def check_sharded(strategy: Strategy, gradients: str) -> None:
     elif gradients != "features":
         return
     raise ValueError(f"{what} does not go with FSDP2: use DDP or another strategy.")
+
+
+def check_replays(values: Sequence[Tensor], strategy: Strategy, below: Tensor | None = None) -> None:
+    """Raise ValueError if passes of two losses, down to ``below``, would go through one captured CUDA graph.
+
+    It may go backward once for each forward: its second backward finds the activations written over.
+    """
+    stop = None if below is None else below.grad_fn
+    captured = [node for value in values for node in graph.captured(value, stop)]
+    if len(set(captured)) < len(captured):
+        raise ValueError(
+            "A model captured by torch.cuda.make_graphed_callables can go backward once per forward, and "
+            f"{type(strategy).__name__} needs a pass per task: use gradients='features' at its output, a "
+            "loss-based strategy, or no capture of what the tasks share."
+        )
 
 
 def warn_of_optimizer(strategy: Strategy, optimizer: Optimizer) -> None:

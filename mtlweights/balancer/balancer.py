@@ -41,7 +41,7 @@ from .state.window import Window, merge
 from .step import line_search
 from .step.engine import Engine
 from .step.features import Representation
-from .step.measure import Gatherer
+from .step.measure import Measure
 from .step.validation_rows import Validation
 from .step.weights import Weigher
 
@@ -137,30 +137,18 @@ class Balancer:
         bind(self.strategy, self)
         self.strategy.seed = seed
         self._state = State(self.strategy, weight_lr)
-        self._weigher = Weigher(
-            self.strategy,
-            self._state,
-            heads,
-            every,
-            smoothing,
-            Ranks(process_group, model),
-            self.tasks,
-            normalise,
-        )
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
-        batches = self.strategy.batches
-        window = accumulation == "window" or batches > 1
-        self._engine = Engine(
-            Gatherer(
-                self._weigher,
-                self._sharing,
-                Window(accumulation_steps, model, batches, len(self.tasks)) if window else None,
-                gradients,
-            ),
-            Validation(self.strategy, self._sharing, self._weigher.ranks),
-            Representation(features),
-        )
+        self._ranks = Ranks(process_group, model)
+        batches, window = self.strategy.batches, None
+        if accumulation == "window" or batches > 1:
+            window = Window(accumulation_steps, model, batches, len(self.tasks))
+        self._validation = Validation(self.strategy, self._sharing, self._ranks)
+        self._representation = Representation(features)
+        weigher = Weigher(self.strategy, self._state, heads, every, smoothing, self.tasks, normalise)
+        parts = (weigher, self._sharing, self._ranks, window)
+        measure = Measure(*parts, self._validation, self._representation, gradients)
+        self._engine = Engine(measure, *parts)
         if not self._engine.one_pass:
             keep_compiled_graphs()
         self._steps = OptimizerSteps(self._state, self._engine.window)
@@ -198,16 +186,16 @@ class Balancer:
     ) -> Tensor:
         found = read_losses(self.tasks, losses, counts)
         refuse_transforms(found.values)
-        check_features(features, self._engine.gatherer.mode)
+        check_features(features, self._engine.measure.mode)
         if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
             plain = found.plain_sum()
             self._reminders.evaluating(plain)
             return plain
         found.check_moves("loss")
-        self._weigher.ranks.check_join()
+        self._ranks.check_join()
         present, values, numbers = found.present, found.values, found.counts
         if features is not None:
-            self._engine.representation.tensor = features
+            self._representation.tensor = features
         self._reminders.called(self._steps.last)
         call = closures.running()
         if call is not None and line_search.follows(self._engine, call):
@@ -215,15 +203,15 @@ class Balancer:
             held = line_search.scalar(self._engine, call, losses_at, begin, self._steps.mark)
             if held is not None:
                 return held
-        if self._engine.one_pass and not self._weigher.ranks.several_forwards(values):
+        if self._engine.one_pass and not self._ranks.several_forwards(values):
             decided = partial(self._backward_starts, self._begin(values))
             with no_autocast(values[0].device):
                 return self._engine.scalar(present, values, numbers, decided)
-        leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
+        leaves, hang = self._engine.register(present, values)  # raises now where nothing tells a window's end
         with torch.no_grad():
             total = found.plain_sum()
         run = partial(self._run, present, values, numbers, leaves)
-        return defer(total, run, leaves.graph, hang, self._weigher.ranks.shares_forward)
+        return defer(total, run, leaves.graph, hang, self._ranks.shares_forward)
 
     def backward(
         self,
@@ -252,7 +240,7 @@ class Balancer:
         """
         found = optimizer_state.unwrap(optimizer)
         warn_of_optimizer(self.strategy, found[-1])
-        optimizer_state.board(self, found)
+        optimizer_state.attach(self, found)
         self._steps.attach(found)
         return self
 
@@ -315,7 +303,7 @@ class Balancer:
         check_closure(closure)
         self._reminders.fed("validate")
         if "validate" in self.hooks:
-            self._engine.validation.give(partial(self._validation_losses, closure))
+            self._validation.give(partial(self._validation_losses, closure))
 
     def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
         found = read_losses(self.tasks, closure(), None)
@@ -371,7 +359,7 @@ class Balancer:
     ) -> Found:
         propose = self._begin(values)
         # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
-        keep = retain_graph or self._weigher.ranks.number > 1
+        keep = retain_graph or self._ranks.number > 1
         with no_autocast(values[0].device):
             found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
         after_backward(self._steps.mark)
@@ -384,4 +372,4 @@ class Balancer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""
         self.__dict__.update(state)
-        self._engine.validation.clear()
+        self._validation.clear()

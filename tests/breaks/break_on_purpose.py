@@ -81,8 +81,8 @@ BREAKS = [
     Break(
         "a loss that is not finite moves the state",
         "balancer/step/weights.py",
-        "step.ok = torch.isfinite(torch.cat(every)).all()",
-        "step.ok = torch.ones((), dtype=torch.bool)",
+        "step.change.ok = torch.isfinite(torch.cat(every)).all()",
+        "step.change.ok = torch.ones((), dtype=torch.bool)",
         "tests/balancer/state/test_optimizer_steps.py -k finite",
     ),
     Break(
@@ -130,8 +130,8 @@ BREAKS = [
     Break(
         "an optimizer in the backward pass steps before the state is proposed",
         "balancer/step/engine.py",
-        "        decided(step)\n        return write()\n",
-        "        scalars.after_backward(partial(decided, step))\n        return write()\n",
+        "        decided(found.step)\n",
+        "        functions.after_backward(partial(decided, found.step))\n",
         "tests/balancer/test_balancer.py -k waits",
     ),
     Break(

@@ -20,7 +20,6 @@ from ...gradients.batch import Batch
 from ...strategies import JacobianStrategy, LossStrategy
 from ..records import Step
 from ..state.closures import Evaluations
-from . import write_grad
 from .engine import Engine
 
 BEND = 1e-4  # relative step, and relative error, of the comparison of a value with its weights
@@ -80,15 +79,11 @@ def scalar(
         return None
     if not set(present) <= set(found.present):
         raise ValueError("The calls of one optimizer step's closure should give losses of the same tasks.")
-    now = engine.weigher.step(present, values, counts)
+    now = engine.measure.losses(present, values, counts)
     whole = torch.as_tensor(found.trunk).to(now.losses)
     weights = whole[[found.present.index(i) for i in now.present]]
-    value, mine = (weights * now.losses).sum(), weights[[now.present.index(i) for i in present]]
-    if engine.ranks.number > 1:
-        mine = mine * torch.stack(write_grad.shares(now, present, counts)) * engine.ranks.number
     tell = partial(_tell, decided if call.number == 1 else None, found, after)
-    result: Tensor = functions.Weighted.apply(value, mine, tell, *values)  # type: ignore[no-untyped-call]
-    return result
+    return engine.weighted((weights * now.losses).sum(), weights, now, losses, tell)
 
 
 def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[], None]) -> None:
@@ -100,14 +95,15 @@ def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[]
 def _weigh(engine: Engine, present: list[int], values: list[Tensor], counts: list[Any]) -> Step | None:
     """The strategy's step at these losses, without its gradient; None for an objective of its own."""
     if isinstance(engine.weigher.strategy, LossStrategy):
-        step = engine.weigher.step(present, values, counts)
-        engine.weigher.combine(step)
+        step = engine.measure.losses(present, values, counts)
+        engine.weigher.objective(step)
         return None if _is_objective(engine, step) else step
     one = torch.ones((), device=values[0].device)
-    leaves, _ = engine.meet(present, values)
-    found = engine._weigh(Batch(present, values, counts, leaves, one, retain_graph=True))
+    leaves, _ = engine.register(present, values)
+    found = engine.measure(Batch(present, values, counts, leaves, one, retain_graph=True))
     assert found is not None  # no window is open
-    return found[0]
+    engine.weigher.weigh(found)
+    return found.step
 
 
 def _is_objective(engine: Engine, step: Step) -> bool:
@@ -119,9 +115,9 @@ def _is_objective(engine: Engine, step: Step) -> bool:
     towards = losses * torch.linspace(0.5, 1.5, len(losses), dtype=wide, device=losses.device)
     ends = []
     for sign in (-1, 1):
-        with task_gradients.full_precision(), weigher.state.trial(), torch.no_grad():
+        with task_gradients.full_precision(), weigher.state.restoring(), torch.no_grad():
             point = losses + sign * BEND * towards
-            ends.append(float(weigher.strategy.combine(point, weigher.index(step))))
+            ends.append(float(weigher.strategy.combine(point, weigher.state.at(step.present))))
     parts = (torch.as_tensor(step.trunk).to(losses) * towards).cpu().numpy()
     slope = (ends[1] - ends[0]) / (2 * BEND)
     return bool(np.abs(slope - parts.sum()) <= BEND * np.abs(parts).sum())

@@ -101,7 +101,7 @@ class Validation:
         with torch.enable_grad():
             present, values = closure()
         several = self.ranks.number > 1
-        leaves = self.sharing.meet(present, values, everywhere=several)
+        leaves = self.sharing.register(present, values, everywhere=several)
         one = torch.ones((), device=values[0].device)
         rows = task_gradients.rows(values, leaves.params, one)
         if not several:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...gradients import fsdp, task_gradients
@@ -18,11 +16,10 @@ from ...gradients.task_gradients import Found, Row
 from ..records import Step
 
 
-def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tensor]) -> Found:
+def from_rows(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tensor]) -> Found:
     """For every parameter its weighted rows, or its piece of a direction."""
     shared = leaves.shared
-    per_row = (step.trunk, step.heads) if step.stack is None else step.stack
-    trunk, heads = (_items(weights, len(rows)) for weights in per_row)
+    trunk, heads = (_items(weights, len(rows)) for weights in step.per_row)
     if not step.wide and not pieces:
         pieces = task_gradients.combine_alike(rows, [k for k, several in enumerate(shared) if several], trunk)
     found: Found = []
@@ -34,12 +31,12 @@ def combine(leaves: Leaves, step: Step, rows: list[Row], pieces: dict[int, Tenso
     return found
 
 
-def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
+def by_weighted_passes(ranks: Ranks, step: Step, batch: Batch) -> Found:
     """Without rows: one weighted pass for the trunk, and one into each head."""
     leaves, params = batch.leaves, batch.leaves.params
     one: list[Weight] = [1.0] * len(batch.present)
-    part = shares(step, batch.present, batch.counts) if ranks.number > 1 else one
-    heads, trunk = _items(step.heads, len(step.present)), _items(step.trunk, len(step.present))
+    part = step.shares(batch.present, batch.counts) if ranks.number > 1 else one
+    trunk, heads = (_items(weights, len(step.present)) for weights in step.per_row)
     at = [step.present.index(i) for i in batch.present]
     found: Row = [None] * len(params)
 
@@ -57,13 +54,6 @@ def spread(ranks: Ranks, step: Step, batch: Batch) -> Found:
     if ranks.number > 1:
         ranks.total(found, leaves)
     return [(param, g) for param, g in zip(params, found, strict=True) if g is not None]
-
-
-def shares(step: Step, present: list[int], counts: list[Any]) -> list[Any]:
-    """This rank's part in each of its own tasks: its count over that of all ranks."""
-    counted = step.items()
-    totals = [counted[step.present.index(i)] for i in present]
-    return [torch.as_tensor(c).to(total) / total for c, total in zip(counts, totals, strict=True)]
 
 
 def _items(weights: Tensor | np.ndarray | None, m: int) -> Sequence[Weight]:

@@ -72,19 +72,19 @@ def _averse(gram: np.ndarray, linear: np.ndarray, radius: float) -> np.ndarray |
     least_point = _averse_face(gram, linear, radius)
     alpha = _start(gram, linear, radius, least_point)
     best, least = alpha, float("inf")
-    while True:
-        if _at_zero(gram, alpha):
+    while True:  # F falls in every round, and there are finitely many faces
+        if _at_zero(gram, alpha):  # F has no derivative there: it is the optimum, or a way down leads out
             rise = _towards_the_cone(gram)
             if rise @ gram @ rise <= radius**2 * (1 + 1e-12) or least < 0:
-                return None if least >= 0 else best
+                return None if least >= 0 else best  # |rise| <= radius: 0 is in F's subdifferential
             alpha = rise / rise.sum()
         value, slack = _value_and_slack(gram, linear, radius, alpha)
-        if not value < least:
+        if not value < least:  # rounding: no further
             return best
         best, least = alpha, value
-        slack[alpha > 0] = 0.0
+        slack[alpha > 0] = 0.0  # alpha is the least point of its face, where the derivatives equal F
         entering = slack.argmin()
-        if slack[entering] >= -TOLERANCE:
+        if slack[entering] >= -TOLERANCE:  # no derivative below F: the optimum of all (KKT)
             return best
         alpha = descend(least_point, alpha, entering)
 
@@ -109,7 +109,7 @@ def _start(
             if np.abs(slack).max() > 1e-10:  # dependent gradients: the face was not solved
                 break
             return alpha
-        face = face[target > 0]
+        face = face[target > 0]  # the least point of the hull lies outside: a smaller face
     alpha = np.zeros(m)
     alpha[(linear + radius * np.sqrt(gram.diagonal())).argmin()] = 1.0
     return alpha

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scaling import cosines_and_norms
+from .cosines import cosines_and_norms
 
 _TOLERANCE = 1e-13
 
@@ -45,6 +45,7 @@ def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[flo
 
 def _block_pivoting(cosines: np.ndarray, linear: np.ndarray) -> np.ndarray:
     m = cosines.shape[0]
+    # A guess of who is positive gives u: z = 0 there, u = 0 elsewhere. Those of the wrong sign change sides.
     # Far below the Gramian's own accuracy; keeps dependent gradients solvable.
     system = cosines + 1e-13 * m * np.eye(m)
     out = np.zeros_like(linear)
@@ -122,6 +123,7 @@ def _active_set(cosines: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, bo
 def _enter(cosines: np.ndarray, u: np.ndarray, active: np.ndarray, entering: int, z: float) -> bool:
     """Make one condition hold, in place, letting go of others whose multiplier falls to zero."""
     while True:
+        # invariant: u >= 0, and z = 0 for every condition held
         held = np.flatnonzero(active)
         column = cosines[held, entering]
         along = np.linalg.solve(cosines[held[:, None], held], column)
@@ -129,8 +131,9 @@ def _enter(cosines: np.ndarray, u: np.ndarray, active: np.ndarray, entering: int
         ratio = np.divide(u[held], along, out=np.full(len(held), np.inf), where=along > 1e-14)
         partial = ratio.min(initial=np.inf)
         full = -z / free if free > 1e-12 else np.inf
+        # partial: until a multiplier falls to zero; full: until the condition holds
         step = min(partial, full)
-        if step == np.inf:
+        if step == np.inf:  # neither ever happens: the conditions contradict each other
             return False
         u[held] = np.maximum(u[held] - step * along, 0.0)
         u[entering] += step
