@@ -13,15 +13,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import problems, strategies
-from ..specs import parse_spec
+from ..specs import did_you_mean, parse_spec
 from ..train import Settings
 from .protocol import Protocol
 from .runspec import SINGLE, RunSpec, spec_key
@@ -212,7 +211,5 @@ def _parse(spec: Located) -> tuple[str, dict[str, Any]]:
         raise spec.error(str(error)) from None
 
 
-def _nearest(name: Any, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}."
+def _nearest(name: Any, known: Collection[str]) -> str:
+    return did_you_mean(name, known, "{}") or f"expected one of {', '.join(known)}."
