@@ -82,11 +82,11 @@ class State:
         """Where the state lives: the host for a GramStrategy, the losses' device for the others."""
         return self.strategy.step.device
 
-    def at(self, present: list[int]) -> Index:
-        """These tasks as an index of tensors here; a GPU is not waited for."""
+    def at(self, present: list[int], host: bool = False) -> Index:
+        """These tasks as an index of tensors here, or of any on the ``host``; a GPU is not waited for."""
         if len(present) == self.strategy.n_tasks:
             return ALL
-        if self.device.type == "cpu":
+        if host or self.device.type == "cpu":
             return np.array(present)
         return torch.tensor(present).to(self.device, non_blocking=True)
 

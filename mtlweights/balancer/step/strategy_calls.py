@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...gradients import task_gradients
 from ...gradients.task_gradients import full_precision
-from ...strategies import ALL, GramStrategy, JacobianStrategy, LossStrategy
+from ...strategies import GramStrategy, JacobianStrategy, LossStrategy
 from ...strategies.base import Weights
 from ..records import Change
 from ..state.state import State
@@ -56,9 +56,8 @@ def call_jacobian(
     ``sizes``: by name the elements of the tensors that the P columns belong to.
     """
     state.rows.give(present, sizes, jacobian)
-    where = ALL if len(present) == strategy.n_tasks else np.array(present)
     with full_precision(), state.restoring() as change:
-        out = strategy.direction(jacobian, losses, where)
+        out = strategy.direction(jacobian, losses, state.at(present, host=True))
     change.rows = state.rows.take()
     direction, weights = out if isinstance(out, tuple) else (out, None)
     return direction, weights, change
