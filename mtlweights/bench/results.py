@@ -37,9 +37,7 @@ def write_result(result: dict[str, Any], folder: str | Path) -> Path:
     path = Path(folder) / RUNS / f"{result['id']}.json"
     content = _finite(result)
     text = json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False)
-    with atomic.replacing(path) as file:
-        file.write(text.encode() + b"\n")
-    return path
+    return atomic.write(path, text + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files.atomic import replacing
+from ...files.atomic import write
 from ...files.escapes import visible
 from ..protocol import Protocol
 from .comparison import Comparison, Result, arm_of, compare
@@ -34,8 +34,7 @@ def write_page(
     text = visible(render(list(results), title, protocol, study))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(text.encode())
+        write(path, text)
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
     return path
