@@ -16,21 +16,11 @@ from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
 from ..gradients.task_gradients import Found, keep_compiled_graphs, no_autocast
 from ..strategies import GramStrategy, Strategy
-from ..strategies.making import bind, make_strategy
-from .arguments import (
-    check_accumulation,
-    check_gradients,
-    check_heads,
-    check_model,
-    check_normalise,
-    check_numbers,
-    check_seed,
-    check_shared,
-    task_names,
-    warn_of_optimizer,
-)
+from ..strategies.making import bind, keywords, make_strategy
+from .arguments import check_model, check_shared, task_names, warn_of_optimizer
 from .calls import check_closure, check_features, check_gradient, read_losses, read_parts, read_scores
 from .explain import explain
+from .options import Options
 from .records import Step
 from .state import closures, optimizer_state
 from .state.optimizer_steps import OptimizerSteps
@@ -123,20 +113,25 @@ class Balancer:
         **hyperparameters: Any,
     ) -> None:
         self.tasks = task_names(tasks)
-        self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
-        seed, shared = check_seed(seed), check_shared(shared)
-        check_heads(heads, self.strategy)
-        weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
-        check_numbers(self.strategy, every, smoothing, weight_lr)
-        check_normalise(normalise, self.strategy)
-        check_gradients(gradients, features, self.strategy, accumulation)
-        check_accumulation(accumulation, accumulation_steps, every, self.strategy)
-        self.heads, self.every, self.smoothing, self.normalise = heads, every, smoothing, normalise
-        self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
+        self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters, keywords(type(self)))
+        self.options = Options(
+            gradients,
+            heads,
+            every,
+            smoothing,
+            normalise,
+            accumulation,
+            accumulation_steps,
+            self.strategy.weight_lr if weight_lr is None else weight_lr,
+            seed,
+        )
+        self.options.check(self.strategy)
+        self.options.check_features(features)
+        shared = check_shared(shared)
         self.model = check_model(model)
         bind(self.strategy, self)
-        self.strategy.seed = seed
-        self._state = State(self.strategy, weight_lr)
+        self.strategy.seed = int(seed)
+        self._state = State(self.strategy, self.options.weight_lr)
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
         self._ranks = Ranks(process_group, model)
@@ -145,10 +140,9 @@ class Balancer:
             window = Window(accumulation_steps, model, batches, len(self.tasks))
         self._validation = Validation(self.strategy, self._sharing, self._ranks)
         self._representation = Representation(features)
-        weigher = Weigher(self.strategy, self._state, heads, every, smoothing, self.tasks, normalise)
+        weigher = Weigher(self.strategy, self._state, self.options, self.tasks)
         parts = (weigher, self._sharing, self._ranks, window)
-        measure = Measure(*parts, self._validation, self._representation, gradients)
-        self._engine = Engine(measure, *parts)
+        self._engine = Engine(Measure(*parts, self._validation, self._representation), *parts)
         if not self._engine.one_pass:
             keep_compiled_graphs()
         self._steps = OptimizerSteps(self._state, self._engine.window)
@@ -186,7 +180,7 @@ class Balancer:
     ) -> Tensor:
         found = read_losses(self.tasks, losses, counts)
         refuse_transforms(found.values)
-        check_features(features, self._engine.measure.mode)
+        check_features(features, self.options.gradients)
         if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
             plain = found.plain_sum()
             self._reminders.evaluating(plain)

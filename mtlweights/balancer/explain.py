@@ -16,7 +16,7 @@ MATRIX, FORMED, STATE = 1.4, 1, 3
 def explain(tasks: Sequence[str], engine: Engine) -> str:
     """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
     strategy, sharing = engine.weigher.strategy, engine.sharing
-    every, plain = engine.weigher.every, engine.weigher.plain_heads
+    every, plain = engine.weigher.options.every, engine.weigher.plain_heads
     rows = not isinstance(strategy, LossStrategy)
     kind = "losses" if not rows else "Jacobian" if isinstance(strategy, JacobianStrategy) else "Gramian"
     lines = [f"{type(strategy).__name__} on {len(tasks)} tasks ({', '.join(tasks)}), from their {kind}."]

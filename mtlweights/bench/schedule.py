@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from collections.abc import Mapping
@@ -10,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import problems, strategies
+from .. import Balancer, problems, strategies
 from ..files.escapes import visible
 from ..problems import Task
 from ..specs import parse_spec
-from ..strategies.making import OWN
+from ..strategies.making import keywords
 from ..train.settings import resolve_device
 from .claims import standing
 from .pool import LIMIT, run_pool
@@ -113,8 +112,8 @@ def _try(strategy: str, tasks: tuple[Task, ...], seed: int) -> None:
     if cls.__module__.startswith("mtlweights."):
         make_balancer(strategy, tasks, None, seed)
         return
-    takes = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if strange := options.keys() - {*takes, *OWN}:
+    takes = [p.name for p in keywords(cls)]
+    if strange := options.keys() - {*takes, *(p.name for p in keywords(Balancer))}:
         known = ", ".join(takes) or "none"
         raise ValueError(f"{cls.__name__} has no hyperparameter {min(strange)!r}. It takes: {known}.")
 

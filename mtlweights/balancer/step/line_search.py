@@ -43,7 +43,7 @@ def follows(engine: Engine, call: Evaluations | None) -> bool:
             f"{kind} follows one objective within a step, and {name} gives {what}, which has none: use a "
             "loss-based or Gramian strategy with accumulation='microbatch', or another optimizer."
         )
-    if weigher.heads == "plain":
+    if weigher.options.heads == "plain":
         raise ValueError(
             f"{kind} follows one objective within a step, and there is none with heads='plain': leave heads= "
             "out, and within a step every parameter gets its task's weight."

@@ -37,7 +37,6 @@ class Measure:
     window: Window | None
     validation: Validation
     representation: Representation
-    mode: str  #: Balancer(gradients=)
     #: parameter -> elements that are kept of it per task, instead of a row
     factored: dict[str, int] = field(default_factory=dict)
 
@@ -51,6 +50,11 @@ class Measure:
         if self.mode == "features":
             return self._of_features(batch)
         return self._of_last_layer(batch) if self._last_layer_suffices(batch) else self._of_all(batch)
+
+    @property
+    def mode(self) -> str:
+        """Where and how gradients are measured, ``Balancer(gradients=)``."""
+        return self.weigher.options.gradients
 
     @property
     def loss_based(self) -> bool:
@@ -83,8 +87,10 @@ class Measure:
             return True
         if self.loss_based:
             return False
-        held = weigher.every > 1 and not bool(weigher.state.held[:, self._tasks(batch.present)].isnan().any())
-        return not held or int(weigher.strategy.step) % weigher.every == 0
+        every = weigher.options.every
+        if every == 1 or int(weigher.strategy.step) % every == 0:
+            return True
+        return bool(weigher.state.held[:, self._tasks(batch.present)].isnan().any())
 
     def _last_layer_suffices(self, batch: Batch) -> bool:
         """Rows over one layer, then one weighted pass, cost less than rows over everything."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...gradients import task_gradients
 from ...strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from ...strategies.base import Weights
+from ..options import Options
 from ..records import Change, Measured, Step
 from ..state.state import State
 from .normalise import divisors
@@ -26,21 +27,19 @@ ROUNDING = 1e-6  #: of the largest loss of the step
 
 @dataclass
 class Weigher:
-    """A strategy and its state. ``heads``: "plain", "weighted" or "paper"; m tasks present."""
+    """A strategy and its state; m tasks present."""
 
     strategy: Strategy
     state: State
-    heads: str
-    every: int
-    smoothing: float
-    tasks: Sequence[str] = ()  #: names, for messages
-    normalise: str | None = None  #: "l2" or "loss": what the strategy sees every gradient divided by
+    options: Options
+    tasks: Sequence[str]  #: names, for messages
     looks: int = 0  #: steps in which losses on a device might have been read for their signs
 
     @property
     def plain_heads(self) -> bool:
         """Parameters of one task get its unweighted gradient."""
-        return (self.strategy.heads if self.heads == "paper" else self.heads) == "plain"
+        heads = self.options.heads
+        return (self.strategy.heads if heads == "paper" else heads) == "plain"
 
     def weigh(self, found: Measured) -> dict[int, Tensor]:
         """Ask the strategy; a direction's pieces by place of the leaf, where it gives a direction."""
@@ -86,7 +85,7 @@ class Weigher:
         self.refuse_negative(step, losses[:m])
         out, step.change = self._ask(strategy, full, losses, step.present)
         trunk, heads = out if isinstance(out, tuple) else (out, None)
-        if heads is None or self.heads != "paper":
+        if heads is None or self.options.heads != "paper":
             heads = np.full(n, 1 / strategy.batches) if self.plain_heads else trunk
         self._keep(step, np.stack([trunk, heads]))
         step.wide = _too_short(full[:n, :n], np.asarray(step.per_row[0]))
@@ -95,9 +94,9 @@ class Weigher:
         self, strategy: GramStrategy, gram: np.ndarray, losses: np.ndarray, present: list[int]
     ) -> tuple[Weights, Change]:
         """The strategy's weights, for the gradients as they are also where it sees normalised ones."""
-        if self.normalise is None:
+        if self.options.normalise is None:
             return call_gram(strategy, self.state, gram, losses, present)
-        by = divisors(self.normalise, gram, losses)
+        by = divisors(self.options.normalise, gram, losses)
         with np.errstate(all="ignore"):
             seen = gram / by / by[:, None]
             if not np.isfinite(seen).all():
@@ -107,9 +106,10 @@ class Weigher:
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
         """Smooth new weights [2, n] with the last ones, and hold them where they will be used again."""
-        if self.smoothing or self.every > 1:
+        smoothing = self.options.smoothing
+        if smoothing or self.options.every > 1:
             before = self.state.held[:, step.present].numpy()
-            mixed = self.smoothing * before + (1 - self.smoothing) * weights
+            mixed = smoothing * before + (1 - smoothing) * weights
             weights = np.where(np.isnan(before), weights, mixed)
             step.change.held = self.state.held.clone()
             step.change.held[:, step.present] = torch.from_numpy(weights)
@@ -149,7 +149,7 @@ class Weigher:
         Losses on a device that are not at hand on the host (``losses`` [m]) are read in the first steps and
         then now and again: a read in every step would make the host wait for the device.
         """
-        if not (self.strategy.positive_losses or self.normalise == "loss"):
+        if not (self.strategy.positive_losses or self.options.normalise == "loss"):
             return
         if losses is None:
             if step.losses.device.type != "cpu":
