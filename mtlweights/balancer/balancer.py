@@ -9,19 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..gradients.batch import Batch
-from ..gradients.functions import after_backward, defer, refuse_transforms
-from ..gradients.leaves import Leaves
+from ..gradients.functions import refuse_transforms
 from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
-from ..gradients.task_gradients import Found, keep_compiled_graphs, no_autocast
-from ..strategies import GramStrategy, Strategy
+from ..gradients.switches import keep_compiled_graphs
+from ..strategies import Strategy
 from ..strategies.making import bind, keywords, make_strategy
 from .arguments import check_model, check_shared, task_names, warn_of_optimizer
 from .calls import check_closure, check_features, check_gradient, read_losses, read_parts, read_scores
 from .explain import explain
 from .options import Options
-from .records import Step
 from .state import closures, optimizer_state
 from .state.optimizer_steps import OptimizerSteps
 from .state.reminders import Reminders
@@ -141,11 +138,12 @@ class Balancer:
         self._validation = Validation(self.strategy, self._sharing, self._ranks)
         self._representation = Representation(features)
         weigher = Weigher(self.strategy, self._state, self.options, self.tasks)
+        self._steps = OptimizerSteps(self._state, window)
         parts = (weigher, self._sharing, self._ranks, window)
-        self._engine = Engine(Measure(*parts, self._validation, self._representation), *parts)
+        measure = Measure(*parts, self._validation, self._representation)
+        self._engine = Engine(measure, *parts, self._steps)
         if not self._engine.one_pass:
             keep_compiled_graphs()
-        self._steps = OptimizerSteps(self._state, self._engine.window)
         self._reminders = Reminders(self.strategy)
 
     def __call__(
@@ -187,25 +185,16 @@ class Balancer:
             return plain
         found.check_moves("loss")
         self._ranks.check_join()
-        present, values, numbers = found.present, found.values, found.counts
         if features is not None:
             self._representation.tensor = features
-        self._reminders.called(self._steps.last)
-        call = closures.running()
-        if call is not None and line_search.follows(self._engine, call):
-            losses_at, begin = (present, values, numbers), partial(self._begin, values)
-            held = line_search.scalar(self._engine, call, losses_at, begin, self._steps.mark)
+        if self._reminders.counts:
+            self._reminders.called(self._steps.last)
+        step = closures.NOW.step
+        if step is not None and line_search.follows(self._engine, step):
+            held = line_search.scalar(self._engine, step, found)
             if held is not None:
                 return held
-        if self._engine.one_pass and not self._ranks.several_forwards(values):
-            decided = partial(self._backward_starts, self._begin(values))
-            with no_autocast(values[0].device):
-                return self._engine.scalar(present, values, numbers, decided)
-        leaves, hang = self._engine.register(present, values)  # raises now where nothing tells a window's end
-        with torch.no_grad():
-            total = found.plain_sum()
-        run = partial(self._run, present, values, numbers, leaves)
-        return defer(total, run, leaves.graph, hang, self._ranks.shares_forward)
+        return self._engine.scalar(found)
 
     def backward(
         self,
@@ -277,7 +266,7 @@ class Balancer:
         if self._steps.last is not None:
             found = found.only(self._steps.last.present)
         if found.present:
-            self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
+            self._engine.after_step(found)
 
     @property
     def hooks(self) -> frozenset[str]:
@@ -333,35 +322,6 @@ class Balancer:
         check_saved(state, own, self.strategy)
         self._state.load_state_dict(dict(state))
         self._sharing.load_state_dict(state["reach"])
-
-    # steps ------------------------------------------------------------------------------------------------
-
-    def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
-        """Move the state to the losses' device, and resolve the last step; returns what proposes this one."""
-        host = isinstance(self.strategy, GramStrategy)
-        self._state.to(torch.device("cpu") if host else values[0].device)
-        return self._steps.begin(values, self._sharing)
-
-    def _run(
-        self,
-        present: list[int],
-        values: list[Tensor],
-        counts: list[Any],
-        leaves: Leaves,
-        factor: Tensor,
-        retain_graph: bool,
-    ) -> Found:
-        propose = self._begin(values)
-        # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
-        keep = retain_graph or self._ranks.number > 1
-        with no_autocast(values[0].device):
-            found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
-        after_backward(self._steps.mark)
-        return found
-
-    def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
-        propose(step)
-        after_backward(self._steps.mark)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""

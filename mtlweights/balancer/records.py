@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,28 +21,15 @@ Weights = Tensor | np.ndarray | None
 class Change:
     """What backwards ask of the state, which the optimizer's step makes so."""
 
-    ok: Tensor = field(default_factory=lambda: torch.tensor(True))  #: [], everything was finite
+    ok: Tensor = field(default_factory=partial(torch.tensor, True))  #: [], everything was finite
     buffers: dict[str, Tensor] = field(default_factory=dict)  #: what the strategy's become
     gradients: dict[str, Tensor] = field(default_factory=dict)  #: of its learned parameters
     held: Tensor | None = None  #: weights [2, T] to use again or to smooth with
     rows: dict[str, Tensor] = field(default_factory=dict)  #: state of a JacobianStrategy, [m, P] each
     present: list[int] = field(default_factory=list)  #: the tasks of ``rows``
     #: backwards that had each task [T]
-    seen: np.ndarray = field(default_factory=lambda: np.zeros((), dtype=np.int64))
+    seen: np.ndarray = field(default_factory=partial(np.zeros, (), np.int64))
     sums: Tensor | None = None  #: losses times counts, and counts [2, T]
-
-    def join(self, later: Change) -> None:
-        """One more backward of the same step: gradients and sums add up, the rest is the last one's."""
-        self.ok = self.ok & later.ok
-        self.seen = self.seen + later.seen
-        if later.sums is not None:
-            self.sums = later.sums if self.sums is None else self.sums + later.sums
-        for name, gradient in later.gradients.items():
-            before = self.gradients.get(name)
-            self.gradients[name] = gradient if before is None else before + gradient
-        self.buffers.update(later.buffers)
-        self.held = self.held if later.held is None else later.held
-        self.rows, self.present = later.rows, later.present
 
 
 @dataclass
@@ -56,12 +44,6 @@ class Step:
     gram: np.ndarray | None = None  #: [m, m], of the unscaled rows
     wide: bool = False  #: float32 is too short for the weighted rows' sum
     change: Change = field(default_factory=Change)
-
-    @classmethod
-    def local(cls, present: list[int], values: Sequence[Tensor], counts: list[Any]) -> Step:
-        """Losses and counts as this process has them."""
-        losses = torch.stack([v.detach().to(values[0].device) for v in values])
-        return cls(present, losses.to(torch.promote_types(losses.dtype, torch.float32)), counts)
 
     def items(self) -> Tensor:
         """The counts [m] on the losses' device, without waiting for it."""
@@ -121,6 +103,5 @@ class Measured:
     rows: list[Row] = field(default_factory=list)
     at: list[int] | None = None  #: places of the leaves that are measured; None: nothing new is
     whole: bool = False  #: the rows cover every leaf: ``.grad`` is made of them
-    add: Callable[[Tensor], Tensor] = lambda gram: gram  #: over ranks or shards, whose Gramians add up
-    #: rows and losses [v] of a validation batch
-    validation: tuple[list[Row], Tensor | None] = field(default_factory=lambda: ([], None))
+    add: Callable[[Tensor], Tensor] | None = None  #: over ranks or shards, whose Gramians add up
+    validation: tuple[Sequence[Row], Tensor | None] = ((), None)  #: rows and losses [v] of another batch

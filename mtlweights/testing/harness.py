@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..balancer.records import Step
 from ..balancer.state.state import State
-from ..balancer.step.strategy_calls import call_gram, call_jacobian, call_loss
+from ..balancer.step.weights import call_gram, call_jacobian, call_loss
 from ..strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from .compare import frozen
 

@@ -107,9 +107,21 @@ class State:
             counts = step.items().to(self.sums)
             change.sums = torch.zeros_like(self.sums)
             change.sums[:, self.at(step.present)] = torch.stack([step.losses.to(self.sums) * counts, counts])
-        if self.pending is None:
-            self.pending = Change(ok=change.ok)
-        self.pending.join(change)
+        self._join(change)
+
+    def _join(self, later: Change) -> None:
+        """One more backward of the same step: gradients and sums add up, the rest is the last one's."""
+        now = self.pending = self.pending or Change(ok=later.ok)
+        now.ok = now.ok & later.ok
+        now.seen = now.seen + later.seen
+        if later.sums is not None:
+            now.sums = later.sums if now.sums is None else now.sums + later.sums
+        for name, gradient in later.gradients.items():
+            before = now.gradients.get(name)
+            now.gradients[name] = gradient if before is None else before + gradient
+        now.buffers.update(later.buffers)
+        now.held = now.held if later.held is None else later.held
+        now.rows, now.present = later.rows, later.present
 
     @torch.no_grad()
     def commit(self, found_inf: Tensor | None = None) -> None:
@@ -134,7 +146,8 @@ class State:
             buffers[name].copy_(torch.where(ok, value, buffers[name]))
         if now.held is not None:
             self.held = torch.where(ok, now.held, self.held)
-        self.rows.write(now.rows, now.present, ok)
+        if now.rows:
+            self.rows.write(now.rows, now.present, ok)
         if now.gradients:
             self.learned.update(now.gradients, now.seen, ok)
 

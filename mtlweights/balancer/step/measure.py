@@ -66,7 +66,7 @@ class Measure:
     ) -> Step:
         """Losses and counts, averaged over the ranks, which agree on who reaches ``leaves``."""
         if self.ranks.number == 1:
-            return Step.local(present, values, counts)
+            return _local(present, values, counts)
         n_tasks = self.weigher.strategy.n_tasks
         return Step(*self.ranks.mean_losses(values, present, counts, n_tasks, leaves))
 
@@ -95,7 +95,12 @@ class Measure:
     def _last_layer_suffices(self, batch: Batch) -> bool:
         """Rows over one layer, then one weighted pass, cost less than rows over everything."""
         last = self.weigher.strategy.measured_at == "last_shared"
-        return last and self.window is None and self._known(batch) and not self.validation.waits
+        return last and self.window is None and self._known(batch) and not self._validated
+
+    @property
+    def _validated(self) -> bool:
+        """Gradients of a validation batch join this step's."""
+        return "validate" in self.weigher.strategy.hooks() and self.validation.waits
 
     def _places(self, leaves: Leaves, present: list[int]) -> list[int]:
         """The leaves that are measured."""
@@ -118,7 +123,8 @@ class Measure:
         if not self.loss_based:
             present, params = np.array(found.step.present), found.leaves.params
             found.at = self._places(found.leaves, found.step.present)
-            found.validation = self.validation.take(present, found.rows, params, found.factor)
+            if self._validated:
+                found.validation = self.validation.take(present, found.rows, params, found.factor)
         return found
 
     def _of_last_layer(self, batch: Batch) -> Measured:
@@ -202,7 +208,7 @@ class Measure:
     def _average(self, batch: Batch, rows: list[Row], columns: Sequence[int]) -> tuple[Step, list[Row]]:
         """Losses and rows of all tasks present on any rank."""
         if self.ranks.number == 1:
-            return Step.local(batch.present, batch.values, batch.counts), rows
+            return _local(batch.present, batch.values, batch.counts), rows
         strategy = self.weigher.strategy
         found, rows = self.ranks.mean_rows(rows, batch, columns, strategy.n_tasks, strategy.batches)
         return Step(*found), rows
@@ -226,7 +232,13 @@ class Measure:
             step, rows = self._average(batch, rows, range(len(leaves.params)))
         else:
             leaves.learn(leaves.here)
-            step = Step.local(batch.present, batch.values, batch.counts)
+            step = _local(batch.present, batch.values, batch.counts)
         k, n_tasks = self.weigher.strategy.batches, self.weigher.strategy.n_tasks
         stacked = (step, rows) if k == 1 else unstack(step, rows, k, n_tasks)
         return None if stacked is None else Measured(stacked[0], batch.factor, leaves, stacked[1], whole=True)
+
+
+def _local(present: list[int], values: Sequence[Tensor], counts: list[Any]) -> Step:
+    """Losses and counts as this process has them."""
+    losses = torch.stack([v.detach().to(values[0].device) for v in values])
+    return Step(present, losses.to(torch.promote_types(losses.dtype, torch.float32)), counts)

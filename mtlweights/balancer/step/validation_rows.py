@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...gradients import task_gradients
+from ...gradients import task_gradients, write_grad
 from ...gradients.batch import Batch
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
@@ -90,7 +90,7 @@ class Validation:
                 for c, row in zip(coefficients.tolist(), rows, strict=True):
                     gradient = row[k]
                     if gradient is not None:
-                        param.data.sub_(task_gradients.as_gradient(param, gradient * (c / factor)))
+                        param.data.sub_(write_grad.as_gradient(param, gradient * (c / factor)))
             return self._rows(closure)
         finally:
             for param, old in zip(params, before, strict=True):

@@ -1,26 +1,29 @@
-"""From what was measured to weights, or to a direction."""
+"""From what was measured to weights, or to a direction.
+
+The functions at the end are the only callers of a strategy's method: for the engine, and for the contract
+suite. The strategy may change its state freely; it is put back, and the change given with the result.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...gradients import task_gradients
+from ...gradients import task_gradients, write_grad
+from ...gradients.switches import full_precision
 from ...strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from ...strategies.base import Weights
 from ..options import Options
 from ..records import Change, Measured, Step
 from ..state.state import State
 from .normalise import divisors
-from .strategy_calls import call_gram, call_jacobian, call_loss
 
-TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
-CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
 FIRST_LOOKS, LOOK_EVERY = 4, 100  #: when losses on a device are read for their signs
 ROUNDING = 1e-6  #: of the largest loss of the step
 
@@ -73,7 +76,8 @@ class Weigher:
         """
         step, (extra, values) = found.step, found.validation
         values = step.losses[:0] if values is None else values
-        gram = found.add(task_gradients.gramian([*found.rows, *extra], found.at or []))
+        gram = task_gradients.gramian([*found.rows, *extra], found.at or [])
+        gram = gram if found.add is None else found.add(gram)
         m, k, n = len(step.present), len(gram), len(gram) - len(extra)
         host = self.state.host(gram.flatten(), step.losses, values, found.factor)
         scale = np.where(np.arange(k) < n, host[-1], 1.0)
@@ -88,7 +92,7 @@ class Weigher:
         if heads is None or self.options.heads != "paper":
             heads = np.full(n, 1 / strategy.batches) if self.plain_heads else trunk
         self._keep(step, np.stack([trunk, heads]))
-        step.wide = _too_short(full[:n, :n], np.asarray(step.per_row[0]))
+        step.wide = write_grad.too_short(full[:n, :n], np.asarray(step.per_row[0]))
 
     def _ask(
         self, strategy: GramStrategy, gram: np.ndarray, losses: np.ndarray, present: list[int]
@@ -169,13 +173,45 @@ class Weigher:
             )
 
 
-def _too_short(gram: np.ndarray, weights: np.ndarray) -> bool:
-    """Whether float32 would lose ``sum_i weights_i row_i``, of rows with this Gramian [n, n].
+def call_loss(
+    strategy: LossStrategy, state: State, losses: Tensor, present: list[int]
+) -> tuple[Tensor, Tensor, Change]:
+    """The objective [], the weights [m], and what the strategy makes of its state."""
+    learned = state.learned.params
+    objective = partial(strategy.combine, present=state.at(present))
+    with full_precision(), state.restoring() as change:
+        value, weights, found = task_gradients.differentiate(objective, losses, list(learned.values()))
+    change.gradients = dict(zip(learned, found, strict=True))
+    return value, weights, change
 
-    The terms cancel, and their rounding errors are those of their own lengths; or a weight is near the ends
-    of float32's range, where its product with a row still may be far from them.
+
+def call_gram(
+    strategy: GramStrategy, state: State, gram: np.ndarray, losses: np.ndarray, present: list[int]
+) -> tuple[Weights, Change]:
+    """The weights [n], or those of the shared parameters and of the heads, and the change of its state."""
+    with full_precision(), state.restoring() as change:
+        out = strategy.weights(gram, losses, np.array(present))
+    for name, param in state.learned.params.items():
+        if param.grad is not None:
+            change.gradients[name], param.grad = param.grad, None
+    return out, change
+
+
+def call_jacobian(
+    strategy: JacobianStrategy,
+    state: State,
+    jacobian: Tensor,
+    losses: Tensor,
+    present: list[int],
+    sizes: Mapping[str, int],
+) -> tuple[Tensor, Tensor | None, Change]:
+    """The direction [P], weights [m] if it has any, and the change of its state.
+
+    ``sizes``: by name the elements of the tensors that the P columns belong to.
     """
-    size = np.abs(weights)
-    total = size @ np.sqrt(np.diagonal(gram))
-    extreme = (size > 1 / TINY) | ((size < TINY) & (size > 0))
-    return bool(extreme.any() or weights @ gram @ weights < (total / CANCELS) ** 2)
+    state.rows.give(present, sizes, jacobian)
+    with full_precision(), state.restoring() as change:
+        out = strategy.direction(jacobian, losses, state.at(present, host=True))
+    change.rows = state.rows.take()
+    direction, weights = out if isinstance(out, tuple) else (out, None)
+    return direction, weights, change
