@@ -99,6 +99,12 @@ def did_you_mean(name: object, known: Iterable[str], form: str = " ({})", cutoff
     return form.format(f"did you mean {close[0]!r}?") if close else ""
 
 
+def nearest(name: object, known: Iterable[str]) -> str:
+    """End of an error message on an unknown name: the closest known one, else all of them."""
+    names = list(known)
+    return did_you_mean(name, names, "{}") or f"expected one of {', '.join(names)}."
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """End of an error message on an unknown name: the closest known one, and all of them."""
     names = [str(name) for name in known]

@@ -7,6 +7,9 @@ import platform
 import random
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from ..problems import Task
 from ..problems.task import LOWER_IS_BETTER
 from ..specs import parse_spec
 from ..strategies.loading import code_digest
+from ..train.batches import labelled
+from .predictions import PREDICTIONS, pack
 from .runspec import RunSpec
 
 
@@ -28,6 +33,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
     try:
         problem = problems.load(spec.problem)
         _check_same(spec, problem)
+        problem = problem if spec.scored else unscored(problem)
         fields = execute(spec, problem, progress=False)
     except Exception as error:
         fields = {"status": "failed", "error": describe(error)}
@@ -54,22 +60,64 @@ def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[st
     """
     seed_everything(spec.seed)
     if spec.only is not None:
-        problem = problem.only(spec.only)
+        problem = alone(problem, spec.only)
     model = problem.build()
     balancer = make_balancer(spec.strategy, problem.tasks, model, spec.seed)
-    history = train.fit(model, balancer, problem, spec.settings, **options)
+    last: dict[str, Any] = {}
+    after = partial(_after_epoch, spec, problem, model, last, options.pop("after_epoch", None))
+    history = train.fit(model, balancer, problem, spec.settings, after_epoch=after, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
-    how: dict[str, Any] = {"batch_size": spec.settings.batch_size, "device": spec.settings.device}
-    test = train.evaluate(model, problem, "test", **how) if "test" in problem.splits else {}
+    outputs = _outputs(spec, problem, model)
+    test = train.scores_of(problem, outputs) if outputs else {}
     return {
         "status": "ok",
         "tasks": {task.name: describe_task(task) for task in problem.tasks},
         "test": test,
+        "last": last or test,
+        **({PREDICTIONS: pack(problem, outputs)} if outputs else {}),
         "dev": next(row["dev"] for row in history.rows if row["epoch"] == history.best_epoch),
         "history": history.rows,
         "best_epoch": history.best_epoch,
         "steps": history.steps,
     }
+
+
+def alone(problem: problems.Problem, task: str) -> problems.Problem:
+    """The problem with one task, in as many steps an epoch as with all of them.
+
+    Where each example is labelled for one task, those of this task come again and again.
+    """
+    return replace(problem.only(task), epoch=len(labelled(problem, "train")))
+
+
+def unscored(problem: problems.Problem) -> problems.Problem:
+    """The problem without its test split."""
+    rest = {part: examples for part, examples in problem.splits.items() if part != "test"}
+    return replace(problem, splits=rest)
+
+
+def _after_epoch(
+    spec: RunSpec,
+    problem: problems.Problem,
+    model: Any,
+    last: dict[str, Any],
+    then: Callable[[Any], None] | None,
+    history: train.History,
+) -> None:
+    """The last epoch's model is scored beside the best one's, which nothing is chosen by."""
+    settings, best = spec.settings, history.best_epoch == len(history.rows)
+    ended = history.ended(settings.epochs, settings.patience)
+    if ended and not best and (outputs := _outputs(spec, problem, model)):
+        last |= train.scores_of(problem, outputs)
+    if then is not None:
+        then(history)
+
+
+def _outputs(spec: RunSpec, problem: problems.Problem, model: Any) -> dict[str, Any]:
+    """On the test split, if the problem has one."""
+    if "test" not in problem.splits:
+        return {}
+    return train.outputs_of(model, problem, "test", spec.settings.batch_size)
 
 
 def make_balancer(strategy: str, tasks: tuple[Task, ...], model: Any, seed: int) -> Balancer:
