@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ...files.atomic import replacing
+from ...files.atomic import write
 from ...files.escapes import visible
 from ..protocol import Protocol
 from ..selection import Choice
@@ -48,8 +48,7 @@ def write_page(
     text = visible(render(results, title, sections, study, proof_of(path.parent)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(text.encode())
+        write(path, text)
         write_parts(sections, path.parent)
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
