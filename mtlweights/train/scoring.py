@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..gradients.fsdp import is_sharded
 from ..problems import Task
+from .processes import Processes
 from .settings import one_of, resolve_device
 
 if TYPE_CHECKING:
     from ..problems import Example, Problem
 
+Scored = dict[str, tuple[Tensor, Tensor]]  #: task -> output and target of a batch
+
 
 def evaluate(
-    model: nn.Module, problem: Problem, split: str = "dev", *, batch_size: int = 64, device: str | None = None
+    model: nn.Module,
+    problem: Problem,
+    split: str = "dev",
+    *,
+    batch_size: int = 64,
+    device: str | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, dict[str, float]]:
     """Every metric of every task on a split: {task: {metric: value}}.
 
@@ -25,25 +36,41 @@ def evaluate(
     With `device` ("auto", "cpu", "cuda", "mps") the model is moved there, else it is used where it is.
     In float32; the dev scores `fit` reports are in the precision of the run.
 
+    Args:
+        processes: Those that take the batches in turn: all call this, and get the scores of the whole split,
+            as one process would. (A model sharded by FSDP2 wants the call in all, with or without.)
+
     Raises:
         ValueError: no such split or device, or a task without a label in the split.
     """
     check_split(problem, split)
     if device is not None:
         model.to(resolve_device(device))
-    place = next(model.parameters()).device
+    these = Processes() if processes is None else processes
     examples = problem.splits[split]
-    outputs: dict[str, list[Tensor]] = {task.name: [] for task in problem.tasks}
-    targets: dict[str, list[Tensor]] = {task.name: [] for task in problem.tasks}
+    batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
+    found: list[tuple[int, Scored]] = []
     with modes_kept(model), torch.no_grad():
         model.eval()
-        for start in range(0, len(examples), batch_size):
-            batch = problem.collate(examples[start : start + batch_size])
-            found = model(to_device(batch["inputs"], place)).outputs
-            for name, target in batch["targets"].items():
-                outputs[name].append(found[name].float().cpu())
-                targets[name].append(target)
-    return {task.name: task.score(outputs[task.name], targets[task.name]) for task in problem.tasks}
+        for k in range(these.rank, len(batches), these.number):
+            found.append((k, _scored(model, problem, batches[k])))
+        if is_sharded(model) and len(found) * these.number < len(batches):
+            _scored(model, problem, batches[0])  # for the others' sake, whose batch this is the last of
+    pairs = sorted((pair for part in these.gather(found) for pair in part), key=itemgetter(0))
+    every = [batch for _, batch in pairs]
+    return these.same(lambda: {task.name: _score(task, every) for task in problem.tasks})
+
+
+def _scored(model: nn.Module, problem: Problem, examples: list[Example]) -> Scored:
+    """Task -> output and target of a batch, on the CPU, for the tasks with a label in it."""
+    batch = problem.collate(examples)
+    outputs = model(to_device(batch["inputs"], next(model.parameters()).device)).outputs
+    return {name: (outputs[name].float().cpu(), target) for name, target in batch["targets"].items()}
+
+
+def _score(task: Task, batches: list[Scored]) -> dict[str, float]:
+    found = [batch[task.name] for batch in batches if task.name in batch]
+    return task.score([output for output, _ in found], [target for _, target in found])
 
 
 def is_labelled(task: Task, example: Example) -> bool:
