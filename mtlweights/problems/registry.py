@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..specs import format_spec, parse_spec, suggest
+from . import scales
 from .data import builtin
 from .data.sentences import TEXT_OPTIONS, conll
 from .data.table import table
@@ -35,6 +36,7 @@ def load(spec: str, **columns: Any) -> Problem:
     tags={"ner": 3, "pos": "upos"})`` and ``load("csv:PATH", classify=["kind"], regress=["price"])``; what
     stands in ``columns`` may be in the spec as well (``"csv:PATH:classify=kind"``). What your own file was
     taken for is the problem's ``notes``; `mtlweights.train.fit` says it where it shows a bar.
+    ``"tagging@pos*100"`` is the problem with one task's loss multiplied.
 
     Raises:
         ValueError: an unknown problem, option or column, or data that cannot be used; every fault of a table
@@ -42,6 +44,9 @@ def load(spec: str, **columns: Any) -> Problem:
         OSError: a file that is not there and cannot be downloaded.
         ImportError: a package of the extra ``bench`` is missing.
     """
+    base, factors = scales.split(spec)
+    if factors:
+        return scales.scaled(load(base, **columns), factors)
     name, options = parse_spec(spec)
     options = {**options, **_tags(columns.pop("tags", {}), options), **columns}
     spec = format_spec(name, options)
