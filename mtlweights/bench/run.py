@@ -23,6 +23,7 @@ from ..problems.task import LOWER_IS_BETTER
 from ..specs import parse_spec
 from ..strategies.loading import code_digest
 from ..train.batches import labelled
+from ..train.processes import joined
 from .runspec import RunSpec
 
 
@@ -110,8 +111,9 @@ def _after_epoch(
 
 
 def _tested(spec: RunSpec, problem: problems.Problem, model: Any) -> dict[str, dict[str, float]]:
-    size = spec.settings.batch_size
-    return train.evaluate(model, problem, "test", batch_size=size) if "test" in problem.splits else {}
+    if "test" not in problem.splits:
+        return {}
+    return train.evaluate(model, problem, "test", batch_size=spec.settings.batch_size, processes=joined())
 
 
 def make_balancer(strategy: str, tasks: tuple[Task, ...], model: Any, seed: int) -> Balancer:

@@ -1,6 +1,11 @@
 """One run: a progress bar, a checkpoint after every epoch, the scores on the test split.
 
-The same command again continues from the last checkpoint. Your own data:
+The same command again continues from the last checkpoint. Over several processes, with the same outcome:
+
+  torchrun --nproc-per-node 2 -m mtlweights train PROBLEM -s STRATEGY
+  accelerate launch -m mtlweights train PROBLEM -s STRATEGY
+
+Your own data:
 
   mtlweights train conll:FILE -s pcgrad --tags ner=3 pos=upos
   mtlweights train csv:FILE -s uw --classify kind --regress price
@@ -54,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from ..bench.results import runs_folder, write_result
     from ..bench.run import code_of, environment, execute
     from ..bench.runspec import SINGLE, RunSpec
+    from ..train.processes import join, leave
 
     if args.strategy == SINGLE:
         raise ValueError(f"{SINGLE!r} is a row of mtlweights bench; to train one task alone use --task NAME.")
@@ -65,12 +71,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("say how to train: -s/--strategy, or --task for one task alone.")
     name = _problem(args)
     folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
-    runs_folder(folder)  # before any work: a folder that cannot be written would waste it
-    problem = problems.load(name)
+    processes = join()
+    processes.same(lambda: runs_folder(folder))  # before any work: one that cannot be written would waste it
+    problem = processes.each_machine_first(lambda: problems.load(name))
     settings = train.Settings(**{**problem.settings, **given})
     strategy = "equal" if args.strategy is None else args.strategy
     spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
     fields = execute(spec, problem, folder=folder, trackers=args.trackers)
+    leave()
+    if not processes.first:
+        return 0
     seconds = sum(row["seconds"] for row in fields["history"])
     path = write_result(spec.result(**fields, seconds=seconds, environment=environment()), folder)
     print(visible(_scores(fields["dev"], fields["test"])))

@@ -65,7 +65,11 @@ class Loop:
         adamw = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
         # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
         self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
-        self.accelerator = preparing.accelerator(settings, self.window, device, sharded, path, trackers)
+        reduces = processes.number > 1 and not sharded and balancer._engine.one_pass  # DDP, in its backward
+        partial = reduces and preparing.leaves_out(model, problem)
+        self.accelerator = preparing.accelerator(
+            settings, self.window, device, sharded, path, trackers, partial
+        )
         if sharded and settings.precision == "bf16":
             preparing.cast(model, device)
         self.model, self.optimizer = self.accelerator.prepare(model, adamw)

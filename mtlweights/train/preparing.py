@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ..gradients import graph
 from . import sharding
+from .batches import labelled
+from .scoring import is_labelled, modes_kept, to_device
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..problems import Problem
 
 _FORWARD = ("forward", "_original_forward")
 
@@ -24,10 +29,11 @@ def accelerator(
     sharded: bool,
     path: Path | None,
     trackers: Sequence[str],
+    partial: bool,
 ) -> Any:
     """An Accelerator for windows of so many batches; DDP's, or FSDP2's where ``sharded``.
 
-    DDP is told that a batch may leave a parameter out: a head, where no example has a label for its task.
+    ``partial``: a batch may leave parameters out, which DDP has to look for.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import GradientAccumulationPlugin
@@ -36,14 +42,31 @@ def accelerator(
         cpu=device.type == "cpu",
         mixed_precision="no" if sharded else settings.precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(window),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=partial)],
         log_with=list(trackers) or None,
         project_dir=None if path is None else path.parent,
     )
-    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified", UserWarning)
     if sharded:
         sharding.prepare(found)
     return found
+
+
+def leaves_out(model: nn.Module, problem: Problem) -> bool:
+    """Whether the losses of a batch may leave a parameter without a gradient.
+
+    They do where an example lacks a label, whose task no other of its batch may have, and where the model has
+    a parameter that a forward pass, in evaluation mode, on an example for every task does not reach.
+    """
+    examples = labelled(problem, "train")
+    if not all(is_labelled(task, e) for e in examples for task in problem.tasks):
+        return True
+    batch = problem.collate(examples[:1])
+    place = next(model.parameters()).device
+    with modes_kept(model), torch.enable_grad():
+        model.eval()
+        losses = model(to_device(batch["inputs"], place), to_device(batch["targets"], place)).losses
+    reached = {id(graph.leaf(node)) for node in graph.nodes(list(losses.values()))}
+    return any(param.requires_grad and id(param) not in reached for param in model.parameters())
 
 
 def cast(model: nn.Module, device: torch.device) -> None:
@@ -65,8 +88,7 @@ def fresh_accelerate() -> Iterator[None]:
     for state in shared:
         state.clear()
     try:
-        with warnings.catch_warnings():
-            yield
+        yield
     finally:
         for state, before in zip(shared, kept, strict=True):
             state.clear()
