@@ -85,10 +85,10 @@ def put_back(model: nn.Module, parts: Mapping[str, Tensor]) -> None:
 
 def whole_of(parts: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """What `kept` has copied, whole; all call, and the first process gets it."""
-    found = {}
-    for name, like in model.state_dict().items():
-        sharded = hasattr(like, "device_mesh")
-        found[name] = _whole(fsdp.like(like, parts[name].to(like.device))) if sharded else parts[name]
+    found, likes = {}, model.state_dict()
+    for name, part in parts.items():
+        like, sharded = likes[name], hasattr(likes[name], "device_mesh")
+        found[name] = _whole(fsdp.like(like, part.to(like.device))) if sharded else part
     return found
 
 
