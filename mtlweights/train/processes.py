@@ -132,8 +132,8 @@ def partners_watched(processes: Processes) -> Iterator[None]:
         if processes.number == 1 or not any(word in str(error).lower() for word in _GONE):
             raise
         raise ConnectionError(
-            "another process of this run has ended, so this one cannot go on: mend what it says, and run the "
-            "same command again to continue from the last finished epoch"
+            "another process of this run has ended, and says why unless it was killed: start all again to "
+            "continue from the last finished epoch"
         ) from error
 
 
