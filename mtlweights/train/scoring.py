@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from .settings import one_of, resolve_device
 if TYPE_CHECKING:
     from ..problems import Example, Problem
 
-Scored = dict[str, tuple[Tensor, Tensor]]  #: task -> output and target of a batch
+Outputs = list[tuple[int, Tensor, Tensor]]
 
 
 def evaluate(
@@ -43,34 +43,56 @@ def evaluate(
     Raises:
         ValueError: no such split or device, or a task without a label in the split.
     """
-    check_split(problem, split)
     if device is not None:
         model.to(resolve_device(device))
     these = Processes() if processes is None else processes
-    examples = problem.splits[split]
-    batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
-    found: list[tuple[int, Scored]] = []
+    outputs = outputs_of(model, problem, split, batch_size, these)
+    return these.same(lambda: scores_of(problem, outputs))
+
+
+def scores_of(problem: Problem, outputs: Mapping[str, Outputs]) -> dict[str, dict[str, float]]:
+    """Every metric of every task on what `outputs_of` gave."""
+    return {
+        task.name: task.score([found for _, found, _ in own], [target for _, _, target in own])
+        for task, own in ((task, outputs[task.name]) for task in problem.tasks)
+    }
+
+
+def outputs_of(
+    model: nn.Module,
+    problem: Problem,
+    split: str,
+    batch_size: int = 64,
+    processes: Processes | None = None,
+) -> dict[str, Outputs]:
+    """A model's outputs on a split: task -> batches, as (number of the first example, outputs, targets).
+
+    A batch without a label of the task is not among them. ``processes`` take the batches in turn: the first
+    one gets all, the others nothing.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    check_split(problem, split)
+    these = Processes() if processes is None else processes
+    place, examples = next(model.parameters()).device, problem.splits[split]
+    mine: dict[str, Outputs] = {task.name: [] for task in problem.tasks}
+    number = -(-len(examples) // batch_size)
+    # shards want all processes in every pass: one that has no batch left sees another's again
+    passes = -(-number // these.number) * these.number if is_sharded(model) else number
     with modes_kept(model), torch.no_grad():
         model.eval()
-        for k in range(these.rank, len(batches), these.number):
-            found.append((k, _scored(model, problem, batches[k])))
-        if is_sharded(model) and len(found) * these.number < len(batches):
-            _scored(model, problem, batches[0])  # for the others' sake, whose batch this is the last of
-    pairs = sorted((pair for part in these.gather(found) for pair in part), key=itemgetter(0))
-    every = [batch for _, batch in pairs]
-    return these.same(lambda: {task.name: _score(task, every) for task in problem.tasks})
-
-
-def _scored(model: nn.Module, problem: Problem, examples: list[Example]) -> Scored:
-    """Task -> output and target of a batch, on the CPU, for the tasks with a label in it."""
-    batch = problem.collate(examples)
-    outputs = model(to_device(batch["inputs"], next(model.parameters()).device)).outputs
-    return {name: (outputs[name].float().cpu(), target) for name, target in batch["targets"].items()}
-
-
-def _score(task: Task, batches: list[Scored]) -> dict[str, float]:
-    found = [batch[task.name] for batch in batches if task.name in batch]
-    return task.score([output for output, _ in found], [target for _, target in found])
+        for k in range(these.rank, passes, these.number):
+            start = k % number * batch_size
+            batch = problem.collate(examples[start : start + batch_size])
+            found = model(to_device(batch["inputs"], place)).outputs
+            for name, target in batch["targets"].items() if k < number else ():
+                mine[name].append((start, found[name].float().cpu(), target))
+    every: dict[str, Outputs] = {}
+    for part in these.gather(mine):
+        for name, own in part.items():
+            every[name] = sorted([*every.get(name, []), *own], key=itemgetter(0))
+    return every
 
 
 def is_labelled(task: Task, example: Example) -> bool:
