@@ -30,6 +30,20 @@ def start(launcher, *arguments):
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "localhost"]
 
 
+def slurm(folder, *arguments):
+    """examples/slurm.sh on one machine of two slots, SLURM's own programs being stand-ins."""
+    for name, does in (("srun", 'exec "$@"'), ("scontrol", "echo localhost")):
+        (folder / name).write_text(f"#!/bin/sh\n{does}\n")
+        (folder / name).chmod(0o755)
+    told = {"SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_NODELIST": "localhost"}
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    mine = {"SLURM_JOB_ID": str(free_port()), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
+    command = ["bash", str(ROOT / "examples" / "slurm.sh"), *map(str, arguments)]
+    return subprocess.run(
+        command, env={**os.environ, **told, **mine}, cwd=folder, capture_output=True, text=True
+    )
+
+
 def said(errors):
     """The command's own lines."""
     return [line for line in errors.splitlines() if "mtlweights: " in line]
@@ -55,9 +69,9 @@ def test_killed_and_started_again_it_ends_as_one_process(tmp_path, capsys):
     )
     assert run.returncode
 
-    run = start(TORCHRUN, *TRAIN, "--out", two)
-    printed, errors = run.communicate()
-    assert run.returncode == 0 and not said(errors), errors
+    run = slurm(tmp_path, *TRAIN[1:], "--out", two)
+    printed = run.stdout
+    assert run.returncode == 0 and not said(run.stderr), run.stderr
     assert main([*TRAIN, "--out", str(one)]) == 0
     expected = capsys.readouterr().out
     assert printed.count("best epoch") == 1 and printed.splitlines()[:5] == expected.splitlines()[:5]
