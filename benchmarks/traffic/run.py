@@ -3,7 +3,7 @@
 ``python benchmarks/traffic/run.py > benchmarks/traffic/results.md`` starts 2 and 4 Gloo processes
 (``--processes 2 4 8``) on this machine. Every collective that torch issues in the third step is seen, those
 of DDP and FSDP2 included, with the bytes of its whole tensor. It fails where a count is off by more than two
-hundredths of the model.
+parts in a hundred.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def rows(processes: int, folder: str) -> list[str]:
         case, formula = CASES[k], CASES[k].formula(how, processes)
         for kind in {*counts, *formula}:
             here, there = counts.get(kind, 0), formula.get(kind, 0.0)
-            assert abs(here - there) < 0.02 * FLOAT * P, (how, case.family, kind, here, there)
+            # shards of heads are padded to one element for each process; T x T numbers count as none
+            assert abs(here - there) < 0.02 * there + 0.002 * FLOAT * P, (how, case.family, kind, here, there)
         measured, paper = sum(counts.values()) / FLOAT / P, sum(formula.values()) / FLOAT / P
         lines.append(
             f"| {how} | {processes} | {case.family} | {case.said(how)} | {paper:.3f} | {measured:.3f} |"
