@@ -28,7 +28,7 @@ def foresee(
     """
     notes: list[str] = []
     plan = prepare(suite, overrides, notes, **which)
-    path, lines, total = Path(folder), list(notes), 0.0
+    path, lines, total, unmeasured = Path(folder), list(notes), 0.0, False
     names = list(dict.fromkeys([*(run.problem for run in plan.runs), *plan.by_problem()]))
     for name in names:
         runs, unknown = _runs(plan, name, path)
@@ -36,13 +36,14 @@ def foresee(
         rate = _seconds(name, path)
         todo = len(left) + unknown
         total += todo * (rate or 0.0)
+        unmeasured |= bool(todo) and not rate
         time = f", {_span(todo * rate / jobs)} at {rate:.1f} s a run" if rate and todo else ""
         after = f" ({unknown} of them once their trials are known)" if unknown else ""
         lines.append(f"{name}: {len(runs) + unknown} runs, {todo} to do{after}{time}")
-    lines.append(
-        f"together {_span(total / jobs)}, {jobs} at a time" if total else "no run has been measured yet"
-    )
-    return lines
+    if not total:
+        return [*lines, "no run has been measured yet"]
+    rest = "; a line without a time: nothing of it was measured yet" if unmeasured else ""
+    return [*lines, f"together {_span(total / jobs)}, {jobs} at a time{rest}"]
 
 
 def _runs(plan: Plan, name: str, folder: Path) -> tuple[list[RunSpec], int]:

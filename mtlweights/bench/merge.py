@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ _OUTCOME = ("status", "test", "dev", "best_epoch", "steps", "data", "library")
 
 def in_shard(key: str, shard: tuple[int, int]) -> bool:
     """Whether what has this key belongs to shard i of n, counted from 1: every key to exactly one."""
-    from hashlib import sha256
-
     number, of = shard
     return int.from_bytes(sha256(key.encode()).digest()[:8], "big") % of == number - 1
 
@@ -71,10 +70,8 @@ def _joined(results: Iterable[tuple[Path, dict[str, Any]]]) -> dict[str, tuple[P
         before_source, before = found.get(result["id"], (source, result))
         other = [key for key in _OUTCOME if before.get(key) != result.get(key)]
         if other and before["status"] == result["status"] == "ok":
-            raise ValueError(
-                f"run {result['id']} differs between {before_source} and {source} in {', '.join(other)}: they "
-                "are of other data, code or machines, and do not belong into one table."
-            )
+            differ = f"run {result['id']} differs between {before_source} and {source} in {', '.join(other)}"
+            raise ValueError(f"{differ}: of other data, code or machines, which no table may mix.")
         if result["id"] not in found or (before["status"] != "ok" and result["status"] == "ok"):
             found[result["id"]] = (source, result)
     return found

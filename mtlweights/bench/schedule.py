@@ -15,6 +15,7 @@ from .planning import prepare
 from .pool import LIMIT, run_pool
 from .protocol import Protocol, settle
 from .recheck import recheck
+from .resampling import resample
 from .results import RUNS, read_result, runs_folder
 from .run import run
 from .runspec import RunSpec
@@ -57,6 +58,8 @@ def run_suite(
             suite's ``worth``. What was settled for the folder before stays, and that is said.
         check_again: of the results of other code of this library that many are computed again: if they come
             out the same, the others count as of this code, else all of them are computed again.
+        shard: (i, n), the i-th of n parts of the work, each for a machine and a folder of its own; `merge`
+            joins the folders.
 
     Raises:
         OSError: the folder cannot be written.
@@ -85,6 +88,7 @@ def run_suite(
         finals = [run for arm, own in zip(arms, choices, strict=True) for run in arm.finals(own.chosen)]
         missing.run(finals, f"runs on {name}")
         specs += finals
+    resample(specs, path)
     return [read_result(path / RUNS / f"{id}.json") for id in dict.fromkeys(spec.id for spec in specs)]
 
 

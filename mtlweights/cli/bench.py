@@ -70,11 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard",
         default="1/1",
         metavar="I/N",
-        help="the I-th of N parts, for a job array; mtlweights merge joins their folders",
+        help="the I-th of N parts, for a job array; `merge` joins their folders",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run, and how long it would take"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
     parser.add_argument(
         "--until-resolved",
         action="store_true",

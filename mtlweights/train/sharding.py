@@ -6,7 +6,7 @@ A checkpoint holds whole tensors, so that a run goes on over any number of proce
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,6 +69,16 @@ def whole(values: Any) -> Any:
 def _whole(part: Any) -> Tensor:
     found: Tensor = part.full_tensor()
     return found.cpu() if torch.distributed.get_rank() == 0 else found.new_empty(0)
+
+
+def unsharded(model: nn.Module, build: Callable[[], nn.Module]) -> nn.Module:
+    """The model; of one that is sharded a new one, with its weights in the first process. All call."""
+    if not fsdp.is_sharded(model):
+        return model
+    weights, found = whole(model.state_dict()), build()
+    if torch.distributed.get_rank() == 0:
+        found.load_state_dict(weights)
+    return found
 
 
 def kept(model: nn.Module) -> dict[str, Tensor]:
