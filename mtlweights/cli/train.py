@@ -19,12 +19,18 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files.escapes import visible
 from ..specs import format_spec, parse_spec
 from .leaving import leave_model
 from .settings import add_settings, given_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..bench.runspec import RunSpec
+    from ..problems import Problem
 
 NAME = "train"
 HELP = "one run: progress bar, checkpoint, resumable"
@@ -58,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, score the test split, write the result."""
     from .. import problems, train
-    from ..bench.results import runs_folder, write_result
-    from ..bench.run import code_of, environment, execute
+    from ..bench.results import runs_folder
+    from ..bench.run import code_of, execute
     from ..bench.runspec import SINGLE, RunSpec
     from ..train.processes import join, leave
 
@@ -82,18 +88,25 @@ def run(args: argparse.Namespace) -> int:
     trained: list[Any] = []
     fields = execute(spec, problem, keep=trained.append, folder=folder, trackers=args.trackers)
     leave()
-    if not processes.first:
-        return 0
+    if processes.first:
+        _tell(spec, problem, fields, trained[0], folder)
+    return 0
+
+
+def _tell(spec: RunSpec, problem: Problem, fields: dict[str, Any], model: nn.Module, folder: Path) -> None:
+    """Write the result and the model, and print the scores and where both are."""
+    from ..bench.results import write_result
+    from ..bench.run import environment
+
     seconds = sum(row["seconds"] for row in fields["history"])
     result = spec.result(**fields, seconds=seconds, environment=environment())
     path = write_result(result, folder)
-    left = leave_model(trained[0], problem, spec, result, folder)
+    left = leave_model(model, problem, spec, result, folder)
     print(visible(_scores(fields["dev"], fields["test"])))
     epochs = f"{fields['best_epoch']} of {len(fields['history'])}"
     print(f"\nbest epoch: {epochs}, {fields['steps']} steps, {seconds:.0f} s")
     print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")
     print(f"model:      {visible(left)}\npage:       mtlweights report {folder}")
-    return 0
 
 
 def _read_suite(args: argparse.Namespace) -> tuple[str, str | None, dict[str, Any]]:

@@ -21,13 +21,10 @@ SHARDED = [*ACCELERATE, "--dynamo_backend", "no", "--use_fsdp", "--fsdp_version"
 def start(launcher, *arguments):
     """Two processes of the command line."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    port = ["--main_process_port" if "accelerate" in launcher[0] else "--master_port", str(free_port())]
+    port = ["--main_process_port", str(free_port())]
     command = [sys.executable, "-m", *launcher, *port, "-m", "mtlweights", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=env, cwd=ROOT, **pipes)
-
-
-TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "localhost"]
 
 
 def slurm(folder, *arguments):
@@ -58,7 +55,7 @@ def second_of(launcher):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the children of a process in /proc")
 def test_killed_and_started_again_it_ends_as_one_process(tmp_path, capsys):
     two, one = tmp_path / "two", tmp_path / "one"
-    run = start(TORCHRUN, *TRAIN, "--out", two)
+    run = start(SHARDED, *TRAIN, "--out", two)
     while not (two / "checkpoint.pt").exists():
         assert run.poll() is None, run.communicate()
         time.sleep(0.01)

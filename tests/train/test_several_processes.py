@@ -17,6 +17,7 @@ from mtlweights.balancer.arguments import check_sharded
 from mtlweights.train import evaluate, fit
 from mtlweights.train.batches import Share
 from mtlweights.train.processes import Processes, joined
+from mtlweights.train.sharding import unsharded
 from tests.tiny import on_ranks
 from tests.toys import assert_same_state
 
@@ -110,7 +111,12 @@ def scores(how):
     assert isinstance(model, FSDPModule) == (how == "FSDP2")
     sizes = (7, 10, 30)  # the test split in 5 batches, in 3, in one
     shared = [evaluate(model, problem(), "test", batch_size=n, processes=joined()) for n in sizes]
-    return shared, [evaluate(model, problem(), "test", batch_size=n) for n in sizes]
+    whole, alone = (
+        unsharded(model, problem().build),
+        [evaluate(model, problem(), "test", batch_size=n) for n in sizes],
+    )
+    assert (whole is model) == (how == "DDP")
+    return shared, alone, evaluate(whole, problem(), "test", batch_size=sizes[0])
 
 
 def refusals(rank, how):
@@ -216,8 +222,9 @@ def test_goes_on_over_the_same_number_bit_for_bit(ranks):
 def test_scores_are_those_of_the_whole_split(ranks):
     for rank in ranks[:2]:
         for how in ("DDP", "FSDP2"):
-            shared, alone = rank[f"scores/{how}"]
+            shared, alone, _ = rank[f"scores/{how}"]
             assert shared == alone == ranks[0][f"scores/{how}"][0]
+            assert ranks[0][f"scores/{how}"][2] == shared[0]
 
 
 def test_all_processes_say_the_same(ranks):
