@@ -136,7 +136,7 @@ def failures(comparison: Comparison) -> list[str]:
     """One line per failed run."""
     failed = [result for result in comparison.results if result["status"] != "ok"]
     return [
-        f"{result['id']}: {result['error']['type']}: {_one_line(result['error']['message'])}"
+        f"{result['id']}: {result['error']['type']}: {' '.join(result['error']['message'].split())}"
         for result in failed
     ]
 
@@ -258,7 +258,3 @@ def piped(grid: Grid) -> str:
 def _code(text: str) -> str:
     """As Markdown's code, where a backtick or a pipe of the text's own would end it."""
     return f"`{text}`" if text == one_line(text) and not set(text) & set("`|") else markdown(text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
