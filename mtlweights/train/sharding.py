@@ -37,7 +37,7 @@ def asked(balancer: Balancer, precision: str) -> bool:
         raise ValueError(f"fit runs under DDP and FSDP2 (fsdp_version: 2), Accelerate is set to {other}")
     if not _told("ACCELERATE_USE_FSDP"):
         return False
-    check_sharded(balancer.strategy, balancer._engine.gatherer.mode)
+    check_sharded(balancer.strategy, balancer.options.gradients)
     if precision == "fp16":
         raise ValueError("precision='fp16' does not go with FSDP2 here: use 'bf16' or 'no'")
     return True
