@@ -175,10 +175,11 @@ def page(
     for kind, counts in sorted(answers.items()):
         said = ", ".join(f"{status}: {n}" for status, n in sorted(counts.items()))
         lines.append(f"| {kind} | {counts.total()} | {said} |")
+    total = sum(counts.total() for counts in answers.values())
     lines.append(
-        f"\n{sum(counts.total() for counts in answers.values())} in {seconds:.0f} s from 32 clients; resident "
-        f"memory {before:.0f} MB before and {after:.0f} MB after; a good request was then answered with {still[0]}. "
-        "*closed*: the connection ended before a whole answer, as it does where a client still sends."
+        f"\n{total} in {seconds:.0f} s from 32 clients; resident memory {before:.0f} MB before and {after:.0f} MB "
+        f"after; a good request was then answered with {still[0]}. *closed*: the connection ended before a whole "
+        "answer, as it does where a client still sends."
     )
     lines.append(
         f"\n## SIGTERM under load\n\n64 clients, the signal after 2 s, `--drain 2`: {ended[0]} answers came, "

@@ -2,8 +2,9 @@
 
 ``python benchmarks/serve/load.py INT8_MODEL PYTORCH_MODEL`` starts the service on the first and writes
 ``load.md`` beside this file. A request is one sentence or row, as a user sends it. The arms take turns for
-``--seconds`` each, ``--rounds`` times: bare calls of ONNX Runtime on inputs that are tensors already (the floor), the plain loop
-`model.predict([one])` in PyTorch, and the service with 1, 8 and 64 clients, which are on the same machine.
+``--seconds`` each, ``--rounds`` times: bare calls of ONNX Runtime on inputs that are tensors already (the
+floor), the plain loop `model.predict([one])` in PyTorch and on the int8 graph, and the service with 1, 8 and 64
+clients, which are on the same machine.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def page(arms: dict[str, list[Arm]], args: argparse.Namespace, memory: float, pr
         "# The service under load\n",
         f"Made by `python benchmarks/serve/load.py MODEL/int8 MODEL --seconds {args.seconds:g} --rounds "
         f"{args.rounds}` on the model of `{problem}`; {os.cpu_count()} cores, load average "
-        f"{os.getloadavg()[0]:.0f} at the end. Medians over the rounds; the service had {memory:.0f} MB at the end.\n",
+        f"{os.getloadavg()[0]:.0f}. Medians over the rounds; the service had {memory:.0f} MB at the end.\n",
         "| arm | answers a second | p50, ms | p99, ms | processor ms an answer | of the floor |",
         "|---|---|---|---|---|---|",
     ]
