@@ -177,9 +177,9 @@ def page(
         lines.append(f"| {kind} | {counts.total()} | {said} |")
     total = sum(counts.total() for counts in answers.values())
     lines.append(
-        f"\n{total} in {seconds:.0f} s from 32 clients; resident memory {before:.0f} MB before and {after:.0f} MB "
-        f"after; a good request was then answered with {still[0]}. *closed*: the connection ended before a whole "
-        "answer, as it does where a client still sends."
+        f"\n{total} in {seconds:.0f} s from 32 clients; resident memory {before:.0f} MB before, {after:.0f} "
+        f"MB after; a good request then got {still[0]}. *closed*: the connection ended before a "
+        "whole answer, as it does where a client still sends."
     )
     lines.append(
         f"\n## SIGTERM under load\n\n64 clients, the signal after 2 s, `--drain 2`: {ended[0]} answers came, "

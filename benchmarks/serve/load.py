@@ -3,8 +3,8 @@
 ``python benchmarks/serve/load.py INT8_MODEL PYTORCH_MODEL`` starts the service on the first and writes
 ``load.md`` beside this file. A request is one sentence or row, as a user sends it. The arms take turns for
 ``--seconds`` each, ``--rounds`` times: bare calls of ONNX Runtime on inputs that are tensors already (the
-floor), the plain loop `model.predict([one])` in PyTorch and on the int8 graph, and the service with 1, 8 and 64
-clients, which are on the same machine.
+floor), the plain loop `model.predict([one])` in PyTorch and on the int8 graph, and the service with 1, 8 and
+64 clients, which are on the same machine.
 """
 
 from __future__ import annotations

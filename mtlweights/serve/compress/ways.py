@@ -107,8 +107,8 @@ def _same(model: TrainedModel, problem: Problem) -> Problem:
     Raises:
         ValueError: its data or labels are others.
     """
-    problem = problem.only(*(task.name for task in model.tasks))
     said, found = model.about.get("data"), problems.digest(problem)
+    problem = problem.only(*(task.name for task in model.tasks))
     labels = [(task.name, task.labels) for task in model.tasks]
     if labels != [(task.name, task.labels) for task in problem.tasks] or said not in (None, found):
         raise ValueError(f"{problem.name} is not what the model was trained on: its data or labels changed.")
