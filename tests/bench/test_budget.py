@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtlweights import Balancer, problems, strategies
-from mtlweights.bench import RunSpec, load_suite, recheck, run_suite, schedule
+from mtlweights.bench import RunSpec, load_suite, read_results, recheck, run_suite, schedule
 from mtlweights.bench import run as bench_run
 from mtlweights.bench.budget import ALWAYS, BUDGETS, Draws, arms_of, budget_of, seed_of
 from mtlweights.bench.report import text_tables, verdicts
@@ -131,6 +131,8 @@ def test_the_best_by_validation_is_judged_on_fresh_seeds(tmp_path):
     ]
     assert {row.ok for row in comparison.rows[1:]} == {3} and comparison.settings["budget"] == "tuned8"
     assert "lr" not in comparison.settings or len({r["settings"]["lr"] for r in results}) == 1
+    everything = labelled(read_results(tmp_path), choices)  # the trials are no results
+    assert {r["id"] for r in everything} == {r["id"] for r in results}
     again = run_suite(suite, tmp_path, runner=None, progress=False, jobs=2)  # nothing is left to run
     assert again == results
     assert "budget=tuned8" not in text_tables(labelled(results, choices)).splitlines()[0]  # one comparison
