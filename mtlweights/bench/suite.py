@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import problems, strategies
+from ..problems.registry import OWN
 from ..specs import parse_spec
 from ..train import Settings
 from .protocol import Protocol
@@ -134,7 +135,7 @@ def _problems(node: Located) -> dict[str, dict[str, Any]]:
     known = problems.problems()
     for spec, own in pairs:
         name, _ = _parse(spec)
-        if name not in known and not name.startswith(("conll:", "csv:")):
+        if name not in known and name.partition(":")[0] not in OWN:
             raise spec.error(f"unknown problem {name!r}; " + _nearest(name, known))
         if spec.value in found:
             raise spec.error(f"{spec.value!r} is listed twice.")

@@ -22,7 +22,7 @@ def column_names(path: Path) -> tuple[str, ...]:
     From its ``# global.columns = ID FORM ...`` line, lower-cased; else CoNLL-U's where the rows have ten
     columns; else none, and columns go by their number.
     """
-    for _, line in _lines(path):
+    for _, line in numbered_lines(path):
         if header := _COLUMNS.match(line):
             return tuple(header[1].lower().split())
         if line.strip() and not line.startswith(("#", "-DOCSTART-")):
@@ -45,7 +45,7 @@ def read_columns(path: Path) -> list[list[Row]]:
     conllu = column_names(path)[:1] == ("id",)
     comments = _Comments(path, conllu)
     width = comments.width
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             if sentences[-1]:
                 sentences.append([])
@@ -76,7 +76,7 @@ class _Comments:
 
     def __init__(self, path: Path, numbered: bool) -> None:
         self.width, self.last, self.numbered = 0, set[str](), True
-        for _, line in _lines(path):
+        for _, line in numbered_lines(path):
             if not line.strip() or line.startswith("-DOCSTART-"):
                 continue
             cells = _cells(line)
@@ -103,7 +103,7 @@ def read_table(
     Raises:
         ValueError: no row, a column name given twice or empty, a row of another length, or no UTF-8.
     """
-    lines = (line for _, line in _lines(path))
+    lines = (line for _, line in numbered_lines(path))
     if delimiter == "\t":  # no quoting: a quote in a sentence is a quote
         rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
@@ -124,7 +124,7 @@ def read_table(
     return table
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends. Only LF and CRLF end a line, or CR in a file without LF: tweets hold
     stranger ones."""
     with path.open("rb") as raw:
