@@ -5,7 +5,8 @@ from .resolve import run_until_resolved
 from .results import read_results
 from .runspec import RunSpec
 from .schedule import run_suite
-from .suite import Suite, load_suite
+from .suite import Suite
+from .suitefile import load_suite
 
 __all__ = [
     "Protocol",

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..files.atomic import Claim
 from .results import RUNS, read_result
 from .runspec import RunSpec
 
-DONE = ("ok", "failed")
+KEPT = ("ok", "old", "diverged")  #: what is not computed again
+DONE = (*KEPT, "failed")
 
 
 def standing(spec: RunSpec, folder: Path) -> tuple[str, str]:
-    """How a run stands: ``ok``, ``failed``, ``missing``, ``other``, ``unscored`` or ``unreadable``; and why.
+    """How a run stands, and why it is no good if it is none of `KEPT`.
 
-    ``other``: there is a result, of other data, or of a strategy whose file has changed since.
-    ``unscored``: it was a trial of a study, which never sees the test split.
+    - ``ok``; ``diverged``: its loss became NaN or infinite, which it would again
+    - ``old``: of other code of this library
+    - ``failed``: for any other reason
+    - ``missing``; ``unreadable``
+    - ``other``: of other data, or of a strategy whose file has changed since
+    - ``unscored``: it was a trial, which never sees the test split, and this one is to be scored on it
     """
     try:
         result = read_result(folder / RUNS / f"{spec.id}.json")
@@ -29,9 +35,17 @@ def standing(spec: RunSpec, folder: Path) -> tuple[str, str]:
         before = result.get(what)  # a result from before they were kept has none
         if now is not None and before not in (None, now):
             return "other", f"{spec.id} is of other {what} ({before[:8]}, now {now[:8]})"
-    if result["status"] == "ok" and not result["test"]:
+    if spec.scored and result["status"] == "ok" and not result["test"]:
         return "unscored", f"{spec.id} was a trial of a study, not scored on the test split"
-    return str(result["status"]), ""
+    if diverged(result):
+        return "diverged", ""
+    old = spec.library is not None and result.get("library") != spec.library
+    return ("old" if old and result["status"] == "ok" else str(result["status"])), ""
+
+
+def diverged(result: Mapping[str, Any]) -> bool:
+    """The run came to an end by a loss that is not finite: an outcome of the method, unlike a killed one."""
+    return bool(result["status"] != "ok" and result["error"]["type"] == "FloatingPointError")
 
 
 class Shared:

@@ -50,7 +50,7 @@ def run_pool(
                 found.append(worker.status())
                 active.pop(worker).drop()
             for status in found:
-                counts[status] += 1
+                counts["failed" if status == "failed" else "ok"] += 1
                 bar.set_postfix(done=counts["ok"], failed=counts["failed"], refresh=False)
                 bar.update()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from .protocol import Protocol
 from .report.comparison import compare
 from .report.inference import DELTA
 from .schedule import run_suite
+from .selection import labelled, read_choices
 from .suite import Suite
 
 FIRST = 3  #: seeds of every arm before anything is judged
@@ -49,7 +50,7 @@ def run_until_resolved(
             replace(part, seeds=tuple(range(FIRST))), folder, progress=progress, protocol=protocol, **options
         )
         n = FIRST
-        while (open_arms := unresolved(found, protocol)) and n < max_seeds:
+        while (open_arms := unresolved(_judged(found, folder, part), protocol)) and n < max_seeds:
             seeds = tuple(range(n, min(n + EACH, max_seeds)))
             if progress:
                 print(f"{name}: {n} seeds, unresolved: {', '.join(open_arms)}", file=sys.stderr)
@@ -60,7 +61,14 @@ def run_until_resolved(
     return out
 
 
-def unresolved(results: list[Mapping[str, Any]] | list[dict[str, Any]], protocol: Protocol) -> list[str]:
+def _judged(found: list[dict[str, Any]], folder: str | Path, suite: Suite) -> list[Mapping[str, Any]]:
+    """The results as arms of the suite's budget, if it has one."""
+    (name,) = suite.problems
+    budget = suite.budget_of(name)
+    return labelled(found, [choice for choice in read_choices(folder) if choice.budget == budget])
+
+
+def unresolved(results: Sequence[Mapping[str, Any]], protocol: Protocol) -> list[str]:
     """The arms on one problem whose Δm against equal weights is not resolved yet."""
     (comparison,) = compare(results, protocol)
     arms = [row.arm for row in comparison.rows if row.arm not in ("equal", "single")]

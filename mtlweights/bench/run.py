@@ -7,6 +7,9 @@ import platform
 import random
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from ..problems import Task
 from ..problems.task import LOWER_IS_BETTER
 from ..specs import parse_spec
 from ..strategies.loading import code_digest
+from ..train.batches import labelled
 from .runspec import RunSpec
 
 
@@ -28,6 +32,7 @@ def run(spec: RunSpec) -> dict[str, Any]:
     try:
         problem = problems.load(spec.problem)
         _check_same(spec, problem)
+        problem = problem if spec.scored else unscored(problem)
         fields = execute(spec, problem, progress=False)
     except Exception as error:
         fields = {"status": "failed", "error": describe(error)}
@@ -54,22 +59,59 @@ def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[st
     """
     seed_everything(spec.seed)
     if spec.only is not None:
-        problem = problem.only(spec.only)
+        problem = alone(problem, spec.only)
     model = problem.build()
     balancer = make_balancer(spec.strategy, problem.tasks, model, spec.seed)
-    history = train.fit(model, balancer, problem, spec.settings, **options)
+    last: dict[str, Any] = {}
+    after = partial(_after_epoch, spec, problem, model, last, options.pop("after_epoch", None))
+    history = train.fit(model, balancer, problem, spec.settings, after_epoch=after, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
-    how: dict[str, Any] = {"batch_size": spec.settings.batch_size, "device": spec.settings.device}
-    test = train.evaluate(model, problem, "test", **how) if "test" in problem.splits else {}
+    test = _tested(spec, problem, model)
     return {
         "status": "ok",
         "tasks": {task.name: describe_task(task) for task in problem.tasks},
         "test": test,
+        "last": last or test,
         "dev": next(row["dev"] for row in history.rows if row["epoch"] == history.best_epoch),
         "history": history.rows,
         "best_epoch": history.best_epoch,
         "steps": history.steps,
     }
+
+
+def alone(problem: problems.Problem, task: str) -> problems.Problem:
+    """The problem with one task, in as many steps an epoch as with all of them.
+
+    Where each example is labelled for one task, those of this task come again and again.
+    """
+    return replace(problem.only(task), epoch=len(labelled(problem, "train")))
+
+
+def unscored(problem: problems.Problem) -> problems.Problem:
+    """The problem without its test split."""
+    rest = {part: examples for part, examples in problem.splits.items() if part != "test"}
+    return replace(problem, splits=rest)
+
+
+def _after_epoch(
+    spec: RunSpec,
+    problem: problems.Problem,
+    model: Any,
+    last: dict[str, Any],
+    then: Callable[[Any], None] | None,
+    history: train.History,
+) -> None:
+    """The last epoch's model is scored beside the best one's, which nothing is chosen by."""
+    settings = spec.settings
+    if history.ended(settings.epochs, settings.patience) and history.best_epoch != len(history.rows):
+        last |= _tested(spec, problem, model)
+    if then is not None:
+        then(history)
+
+
+def _tested(spec: RunSpec, problem: problems.Problem, model: Any) -> dict[str, dict[str, float]]:
+    size = spec.settings.batch_size
+    return train.evaluate(model, problem, "test", batch_size=size) if "test" in problem.splits else {}
 
 
 def make_balancer(strategy: str, tasks: tuple[Task, ...], model: Any, seed: int) -> Balancer:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..problems import scales
 from ..specs import parse_spec
 from ..train import Settings
 
@@ -20,12 +22,19 @@ def spec_key(spec: str) -> list[Any]:
     return [name, sorted(options.items())]
 
 
+def problem_key(spec: str) -> list[Any]:
+    """The same of a problem's spec, which may multiply a task's loss."""
+    base, factors = scales.split(spec)
+    return [*spec_key(base), *([sorted(factors.items())] if factors else [])]
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """One run: a problem, a strategy, the one task trained alone (or None), and the full settings.
 
-    ``data`` and ``code`` are digests: of the data, and of the file of a strategy of one's own. They are no
-    part of the id: a run on other data takes the place of the old one.
+    ``data``, ``code`` and ``library`` are digests: of the data, of the file of a strategy of one's own, and
+    of the code here (see `code.library`). They are no part of the id: a run on other data takes the place of
+    the old one. Nor is ``scored``: a trial, which never sees the test split, gives way to a run that does.
     """
 
     problem: str
@@ -34,6 +43,8 @@ class RunSpec:
     settings: Settings
     data: str | None = None
     code: str | None = None
+    library: Mapping[str, str] | None = None
+    scored: bool = True
 
     @property
     def arm(self) -> str:
@@ -48,7 +59,7 @@ class RunSpec:
     @property
     def id(self) -> str:
         """A readable name and a hash of the first four: other settings, another id, so never mixed up."""
-        what = [spec_key(self.problem), spec_key(self.strategy), self.only, asdict(self.settings)]
+        what = [problem_key(self.problem), spec_key(self.strategy), self.only, asdict(self.settings)]
         text = json.dumps(what, sort_keys=True)
         words = [self.problem, self.arm, self.only or "", f"s{self.seed}"]
         return f"{slug('-'.join(filter(None, words)))}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -73,6 +84,7 @@ class RunSpec:
             "seed": self.seed,
         }
         what |= {"settings": asdict(self.settings), "data": self.data, "code": self.code}
+        what["library"] = None if self.library is None else dict(self.library)
         return {"schema": SCHEMA, "id": self.id, **what, **blank, **numbers, **fields}
 
 

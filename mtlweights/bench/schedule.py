@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import problems, strategies
 from ..files.escapes import visible
-from ..problems import Task
-from ..specs import parse_spec
-from ..strategies.making import OWN
-from ..train.settings import resolve_device
-from .claims import standing
+from .claims import KEPT, standing
+from .planning import prepare
 from .pool import LIMIT, run_pool
 from .protocol import Protocol, settle
+from .recheck import recheck
 from .results import RUNS, read_result, runs_folder
-from .run import code_of, make_balancer, run
+from .run import run
 from .runspec import RunSpec
+from .selection import choose, keep
 from .suite import Suite, check_settings
 from .worker import Runner
 
@@ -37,12 +34,17 @@ def run_suite(
     runner: Runner = run,
     limit_minutes: float = LIMIT / 60,
     protocol: Protocol | None = None,
+    check_again: int = 0,
 ) -> list[dict[str, Any]]:
     """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
-    A run that is there is not computed again; one that failed is tried again, and so is one that cannot be
-    read, or is of other data or code: that is said. Stopped at any moment and called again, it loses the runs
-    in flight and no other. Several calls on one folder, also from several machines, share the runs.
+    Under a budget the trials of every arm come first; each arm's best by validation is then run on the seeds
+    that judge it, and what was chosen is kept in the folder.
+
+    A run that is there is not computed again, nor is one that diverged; any other that failed is tried again,
+    and so is one that cannot be read, or is of other data or of another file of one's own: that is said.
+    Stopped at any moment and called again, it loses the runs in flight and no other. Several calls on one
+    folder, also from several machines, share the runs.
 
     Args:
         jobs: processes at a time, by default one per ``threads`` cores.
@@ -52,6 +54,8 @@ def run_suite(
         limit_minutes: a run that takes longer is ended, and failed; by default a day.
         protocol: how the results are to be judged; by default a number of seeds chosen beforehand, and the
             suite's ``worth``. What was settled for the folder before stays, and that is said.
+        check_again: of the results of other code of this library that many are computed again: if they come
+            out the same, the others count as of this code, else all of them are computed again.
 
     Raises:
         OSError: the folder cannot be written.
@@ -63,69 +67,61 @@ def run_suite(
     check_settings(overrides or {})
     path = runs_folder(folder).parent
     notes: list[str] = []
-    specs = prepare(suite, overrides or {}, notes)
+    plan = prepare(suite, overrides or {}, notes)
     notes += settle(protocol or Protocol(suite.worth), path)
-    before = {spec.id: standing(spec, path) for spec in specs}
-    missing = [spec for spec in specs if before[spec.id][0] != "ok"]
     if progress:
-        lines = [*notes, _plan(folder, list(before.values()))]
-        print(*map(visible, lines), sep="\n", file=sys.stderr)
-    if missing:
-        limit = 60 * limit_minutes
-        run_pool(missing, runner, path, jobs=jobs, threads=threads, progress=progress, limit=limit)
+        _say(notes)
+    how = {"jobs": jobs, "threads": threads, "progress": progress, "limit": 60 * limit_minutes}
+    missing = _Missing(path, runner, how, check_again)
+    missing.run(trials := plan.trials(), "trials")
+    scores = {run.id: read_result(path / RUNS / f"{run.id}.json") for run in trials}
+    choices = [choose(arm, scores) for arm in plan.arms]
+    if choices:
+        keep(choices, path)
+    finals = [r for arm, own in zip(plan.arms, choices, strict=True) for r in arm.finals(own.chosen)]
+    specs = list({run.id: run for run in (*plan.runs, *finals)}.values())
+    missing.run(specs, "runs")
     return [read_result(path / RUNS / f"{spec.id}.json") for spec in specs]
 
 
-def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> list[RunSpec]:
-    """The runs of a suite, seed by seed, each checked as far as it can be without training.
+@dataclass(frozen=True)
+class _Missing:
+    """Computes what a folder lacks."""
 
-    Every problem is loaded here once, so that downloads and caches are in place before workers share them;
-    what users' files were taken for is added to ``notes``.
+    path: Path
+    runner: Runner
+    how: Mapping[str, Any]
+    check_again: int
 
-    Raises:
-        ValueError: an option of a problem or of a strategy is refused, or there is no such device.
-    """
-    specs: list[RunSpec] = []
-    codes = {strategy: code_of(strategy) for strategy in ("equal", *suite.strategies)}
-    for name in suite.problems:
-        problem = problems.load(name)
-        notes += [f"{name}: {note}" for note in problem.notes]
-        found = suite.runs(name, problem, overrides)
-        resolve_device(found[0].settings.device, found[0].settings.precision)
-        for strategy in suite.strategies:
-            try:
-                _try(strategy, problem.tasks, suite.seeds[0])
-            except ValueError as error:
-                raise ValueError(f"{strategy!r} on {name!r}: {error}") from error
-        content = problems.digest(problem)
-        specs += [replace(spec, data=content, code=codes[spec.strategy]) for spec in found]
-    order = {seed: place for place, seed in enumerate(suite.seeds)}
-    return sorted(specs, key=lambda spec: order[spec.seed])
-
-
-def _try(strategy: str, tasks: tuple[Task, ...], seed: int) -> None:
-    """Build a strategy of ours, so that a wrong value is refused now; of a user's own only look at the names.
-
-    What code of the user's own does when it is run must not end the bench.
-    """
-    name, options = parse_spec(strategy)
-    cls = strategies.get(name)
-    if cls.__module__.startswith("mtlweights."):
-        make_balancer(strategy, tasks, None, seed)
-        return
-    takes = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if strange := options.keys() - {*takes, *OWN}:
-        known = ", ".join(takes) or "none"
-        raise ValueError(f"{cls.__name__} has no hyperparameter {min(strange)!r}. It takes: {known}.")
+    def run(self, specs: Sequence[RunSpec], what: str) -> None:
+        if not specs:
+            return
+        before = {spec.id: standing(spec, self.path) for spec in specs}
+        old = [spec for spec in specs if before[spec.id][0] == "old"]
+        again: list[RunSpec] = []
+        if old and self.check_again:
+            again, said = recheck(old, self.path, self.check_again, self.runner, self.how)
+            _say(said if self.how["progress"] else ())
+        missing = [*(spec for spec in specs if before[spec.id][0] not in KEPT), *again]
+        if self.how["progress"]:
+            _say([_plan(self.path, list(before.values()), len(missing), what)])
+        if old and not self.check_again and self.how["progress"]:
+            _say([f"{len(old)} {what} are of other code of this library: --recheck 3 computes 3 again"])
+        if missing:
+            run_pool(missing, self.runner, self.path, **self.how)
 
 
-def _plan(folder: str | Path, before: list[tuple[str, str]]) -> str:
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(visible(line), file=sys.stderr)
+
+
+def _plan(folder: Path, before: list[tuple[str, str]], missing: int, what: str) -> str:
     """What there is to do, and a line for every result that is not kept."""
-    kinds = [kind for kind, _ in before]
-    done, failed = kinds.count("ok"), kinds.count("failed")
+    failed = [kind for kind, _ in before].count("failed")
     again = f", {failed} of them again because they failed" if failed else ""
-    first = f"{len(before)} runs: {done} in {folder} already, {len(before) - done} to do{again}"
-    return "\n".join([first, *(f"again: {why}" for _, why in before if why)])
+    first = f"{len(before)} {what}: {len(before) - missing} in {folder} already, {missing} to do{again}"
+    return "\n".join([first, *(f"again: {why}" for kind, why in before if why and kind not in KEPT)])
 
 
 def _jobs(jobs: int | None, threads: int) -> int:

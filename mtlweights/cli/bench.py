@@ -54,6 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one number: that many seeds, from 0; several: those",
     )
     parser.add_argument(
+        "--budget",
+        choices=("smoke", "default", "tuned8", "tuned16", "tuned54"),
+        help="trials and fresh seeds of every arm, those that are always there included: smoke 1 trial and 2 "
+        "seeds, default 1 and 10, tuned8 8 and 10, and so on",
+    )
+    parser.add_argument(
+        "--recheck",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compute N of the results of other code again; the same: all count as of this code",
+    )
+    parser.add_argument(
         "--until-resolved",
         action="store_true",
         help="add seeds only to arms that are not yet better, equal or worse; intervals hold whenever one "
@@ -81,16 +94,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, print the table, write the page; 1 if a run failed."""
     from ..bench import run_suite, run_until_resolved
+    from ..bench.selection import labelled, read_choices
 
     suite = _suite(args)
     folder = Path(args.out or Path("results") / suite.name)
     how = {"jobs": args.jobs, "threads": args.threads, "limit_minutes": args.limit_minutes}
-    how["overrides"] = given_settings(args)
+    how |= {"overrides": given_settings(args), "check_again": args.recheck}
     if args.until_resolved:
         results = run_until_resolved(suite, folder, max_seeds=args.max_seeds, **how)
     else:
         results = run_suite(suite, folder, **how)
-    show(results, folder)
+    show(labelled(results, read_choices(folder)), folder)
     failed = sum(result["status"] != "ok" for result in results)
     if failed:
         print(f"{failed} of {len(results)} runs failed; the same command tries them again", file=sys.stderr)
@@ -112,6 +126,8 @@ def _suite(args: argparse.Namespace) -> Suite:
         # single-task training is always an arm, so naming it changes nothing
         strategies = tuple(spec for spec in dict.fromkeys(args.strategy) if spec != SINGLE)
         suite = replace(suite, strategies=strategies)
+    if budget := args.budget or suite.budget:
+        suite = suite.under(budget)
     if args.seeds:
         first = args.seeds[0]
         if min(args.seeds) < 0 or args.seeds == [0] or (len(args.seeds) == 1 and first > MOST_SEEDS):

@@ -1,6 +1,6 @@
 """Every built-in problem: its tasks with the metric an epoch is selected on, its model, its data.
 
-Your own data are problems too: conll:PATH (sentences), csv:PATH, arff:PATH, jsonl:PATH, parquet:PATH (tables).
+Your own data are problems too: conll:PATH (sentences), and csv:, arff:, jsonl: and parquet:PATH (tables).
 """
 
 from __future__ import annotations

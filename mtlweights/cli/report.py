@@ -26,8 +26,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the tables and write the page."""
     from ..bench import read_protocol, read_results
     from ..bench.report import read_study, without_trials
+    from ..bench.selection import labelled, read_choices
 
     results = without_trials(read_results(args.results), read_study(args.results))
+    results = labelled(results, read_choices(args.results))
     protocol = read_protocol(args.results)
     if args.json:
         from ..bench.report import verdicts

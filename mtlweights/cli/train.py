@@ -28,7 +28,7 @@ RESUME = "run the same command again to continue from the last finished epoch"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH, csv:PATH or a YAML"
+        "problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH, csv:PATH ... or a YAML"
     )
     arm = parser.add_mutually_exclusive_group()
     arm.add_argument("-s", "--strategy", metavar="STRATEGY", help=_STRATEGY)
@@ -42,9 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     columns.add_argument("--tags", nargs="+", metavar="TASK=COLUMN", help="conll: task and its column")
     columns.add_argument("--tokens", metavar="COLUMN", help="conll: the column of the words")
-    columns.add_argument("--classify", nargs="+", metavar="COLUMN", help="csv: columns to classify")
-    columns.add_argument("--regress", nargs="+", metavar="COLUMN", help="csv: columns to predict as a number")
-    columns.add_argument("--ignore", nargs="+", metavar="COLUMN", help="csv: columns that are no inputs")
+    columns.add_argument("--classify", nargs="+", metavar="COLUMN", help="tables: columns to classify")
+    columns.add_argument(
+        "--regress", nargs="+", metavar="COLUMN", help="tables: columns of numbers to predict"
+    )
+    columns.add_argument("--ignore", nargs="+", metavar="COLUMN", help="tables: columns that are no inputs")
     add_settings(parser)
 
 

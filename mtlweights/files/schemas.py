@@ -27,7 +27,7 @@ class Maybe(NamedTuple):
 _SCORES = Each(Each(Maybe(NUMBER)))
 _PLAIN = Maybe((str, int, float, bool))
 _ROW: dict[str, Any] = {"dev": _SCORES, "weight": Each(Maybe(NUMBER)), "train?": Each(Maybe(NUMBER))}
-_ROW |= {f"{name}?": Maybe(NUMBER) for name in ("epoch", "score", "lr", "seconds")}
+_ROW |= {f"{name}?": Maybe(NUMBER) for name in ("epoch", "score", "lr", "seconds")} | {"seen?": Each(int)}
 
 #: a key that ends in ``?`` may be missing
 RESULT: dict[str, Any] = {
@@ -44,6 +44,8 @@ RESULT: dict[str, Any] = {
     "error": Maybe({"type": str, "message": str, "traceback": str}),
     "tasks": Each({"kind": str, "metrics": [str], "higher_is_better": Each(bool)}),
     "test": _SCORES,
+    "last?": _SCORES,
+    "library?": Maybe(Each(str)),
     "dev": _SCORES,
     "history": [_ROW],
     "best_epoch": Maybe(int),

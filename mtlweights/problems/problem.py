@@ -43,6 +43,7 @@ class Problem:
         notes: what a user's file was taken for, a line for the file and for each task.
         space: the spec's options that are worth trying (the encoder's), see `mtlweights.strategies.space`.
         options: what those are in this problem.
+        epoch: examples drawn per epoch, again and again where there are fewer; None: every labelled one once.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Problem:
     notes: tuple[str, ...] = ()
     space: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    epoch: int | None = None
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.

@@ -7,21 +7,16 @@ from functools import partial
 from typing import Any
 
 from ..specs import format_spec, parse_spec, suggest
-from .data import builtin
+from . import scales
+from .data import builtin, mulan
 from .data.census import census
 from .data.molecules import tox21
-from .data.mulan import TABLES, mulan
 from .data.physics import burgers, helmholtz
 from .data.sentences import TEXT_OPTIONS, conll
 from .data.table import FORMATS, table
 from .data.toy import toy
 from .data.utterances import atis, snips
 from .problem import Problem
-
-
-def _mulan(table: str, name: str, options: Mapping[str, Any]) -> Problem:
-    return mulan(name, table, options)
-
 
 PROBLEMS: dict[str, Callable[[str, Mapping[str, Any]], Problem]] = {
     "tagging": builtin.tagging,
@@ -35,7 +30,7 @@ PROBLEMS: dict[str, Callable[[str, Mapping[str, Any]], Problem]] = {
     "snips": snips,
     "atis": atis,
     "tox21": tox21,
-    **{f"mulan:{table}": partial(_mulan, table) for table in TABLES},
+    **{f"mulan:{name}": mulan.loader(name) for name in mulan.TABLES},
     "census": census,
 }
 OWN: dict[str, Callable[[str, str, Mapping[str, Any]], Problem]] = {
@@ -57,7 +52,8 @@ def load(spec: str, **columns: Any) -> Problem:
     tags={"ner": 3, "pos": "upos"})`` and ``load("csv:PATH", classify=["kind"], regress=["price"])``; what
     stands in ``columns`` may be in the spec as well (``"csv:PATH:classify=kind"``); ``arff:``, ``jsonl:`` and
     ``parquet:`` take the same. What your own file was taken for is the problem's ``notes``;
-    `mtlweights.train.fit` says it where it shows a bar.
+    `mtlweights.train.fit` says it where it shows a bar. ``"tagging@pos*100"`` is the problem with one task's
+    loss multiplied.
 
     Raises:
         ValueError: an unknown problem, option or column, or data that cannot be used; every fault of a table
@@ -65,6 +61,9 @@ def load(spec: str, **columns: Any) -> Problem:
         OSError: a file that is not there and cannot be downloaded.
         ImportError: a package of the extra ``bench`` is missing.
     """
+    base, factors = scales.split(spec)
+    if factors:
+        return scales.scaled(load(base, **columns), factors)
     name, options = parse_spec(spec)
     options = {**options, **_tags(columns.pop("tags", {}), options), **columns}
     spec = format_spec(name, options)

@@ -53,11 +53,12 @@ class Task:
         mean, std: of a regression's training targets. A head gives ``mean + std * z``, in raw units.
         unit: what a regression's errors are divided by in the loss: 1 for squared raw units, ``std`` for a
             loss that does not depend on the unit.
+        scale: what the loss is multiplied by.
 
     Raises:
         ValueError: a blank name, unknown kind, metrics that do not suit it, missing labels, labels that are
             not IOB2 under ``span_f1`` or not two under ``auroc`` or ``average_precision``, ``target`` equal
-            to ``untrained``, ``std`` or ``unit`` not above 0.
+            to ``untrained``, ``std``, ``unit`` or ``scale`` not above 0.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Task:
     mean: float = 0.0
     std: float = 1.0
     unit: float = 1.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         where = f"task {self.name!r}:"
@@ -92,7 +94,7 @@ class Task:
             raise ValueError(f"{where} {ranking[0]} takes two labels, found {len(self.labels)}.")
         if self.target == self.untrained:
             raise ValueError(f"{where} target and untrained are both {self.target}: nothing to normalise by.")
-        for key in ("std", "unit"):
+        for key in ("std", "unit", "scale"):
             if not 0 < getattr(self, key) < math.inf:
                 raise ValueError(f"{where} {key} should be above 0 and finite, found {getattr(self, key)}.")
 
@@ -107,8 +109,8 @@ class Task:
         return len(self.labels) or 1
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean loss [] over the labelled items: cross-entropy, squared error over ``unit``, or output less
-        lower bound.
+        """Mean loss [] over the labelled items, times ``scale``: cross-entropy, squared error over ``unit``,
+        or output less lower bound.
 
         Without a labelled item it is 0 and still part of the graph, not NaN.
         """
@@ -122,7 +124,8 @@ class Task:
             logits = output.reshape(-1, output.shape[-1]).float()
             ids = target.reshape(-1)
             total = functional.cross_entropy(logits, ids, ignore_index=MISSING, reduction="sum")
-        return total / labelled.sum().clamp(min=1)
+        mean = total / labelled.sum().clamp(min=1)
+        return mean if self.scale == 1 else self.scale * mean
 
     def count(self, target: Tensor) -> int:
         """Number of labelled items."""

@@ -38,9 +38,12 @@ class Parts:
 
 
 def training(problem: Problem, batch_size: int, parts: int, shuffle: torch.Generator) -> DataLoader[Any]:
-    """Batches in random order; examples without any label are left out."""
-    examples = _labelled(problem, "train")
-    order = RandomSampler(examples, generator=shuffle)
+    """Batches in random order; examples without any label are left out.
+
+    Where `problem.epoch` asks for more examples than there are, one order of them follows the other.
+    """
+    examples = labelled(problem, "train")
+    order = RandomSampler(examples, num_samples=problem.epoch, generator=shuffle)
     batches = Parts(BatchSampler(order, batch_size, drop_last=False), parts)
     return DataLoader(
         examples,  # type: ignore[arg-type]
@@ -54,7 +57,7 @@ class HeldOut:
     """Batches of the dev split in turn, as a function of the step, so that a resumed run sees the same."""
 
     def __init__(self, problem: Problem, batch_size: int) -> None:
-        self.problem, self.examples = problem, _labelled(problem, "dev")
+        self.problem, self.examples = problem, labelled(problem, "dev")
         self.batch_size = min(batch_size, len(self.examples))
 
     def __call__(self, step: int) -> Any:
@@ -63,5 +66,6 @@ class HeldOut:
         return self.problem.collate([self.examples[(first + k) % n] for k in range(self.batch_size)])
 
 
-def _labelled(problem: Problem, split: str) -> list[Any]:
+def labelled(problem: Problem, split: str) -> list[Any]:
+    """The examples of a split with a label of any task."""
     return [e for e in problem.splits[split] if any(is_labelled(task, e) for task in problem.tasks)]

@@ -17,8 +17,8 @@ class History:
     Attributes:
         rows: per epoch {"epoch": from 1, "train": {task: mean loss over its items}, "weight": {task: mean
             weight}, "dev": {task: {metric: value}}, "score": mean normalised dev score, "lr": of the last
-            step, "seconds": of training and scoring}. A task no batch had gets NaN; "weight" is empty for a
-            method without weights.
+            step, "seen": {task: labelled items trained on}, "seconds": of training and scoring}. A task no
+            batch had gets NaN; "weight" is empty for a method without weights.
         best_epoch: the epoch whose weights the model ends with.
         best_score: its score.
         steps: optimizer steps, those a scaler skipped included.
@@ -40,6 +40,11 @@ class History:
         if none or score > self.best_score:
             self.best_epoch, self.best_score = len(self.rows), score
         return self.best_epoch == len(self.rows)
+
+    def ended(self, epochs: int, patience: int | None) -> bool:
+        """Whether all epochs are done, or ``patience`` of them without a better score."""
+        done = len(self.rows)
+        return done >= epochs or (patience is not None and done - self.best_epoch >= patience)
 
     def check(self, epochs: int, updates: int) -> None:
         """Refuse a history that no run of that many epochs, of ``updates`` steps each, can have left.

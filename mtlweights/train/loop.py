@@ -92,17 +92,12 @@ class Loop:
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
             if self.history.rows and after_epoch is not None:
                 after_epoch(self.history)
-            while not self._finished():
+            while not self.history.ended(self.settings.epochs, self.settings.patience):
                 self._epoch(bar)
                 if after_epoch is not None:
                     after_epoch(self.history)
         self.model.load_state_dict(self.best)
         return self.history
-
-    def _finished(self) -> bool:
-        done, patience = len(self.history.rows), self.settings.patience
-        tired = patience is not None and done - self.history.best_epoch >= patience
-        return tired or done >= self.settings.epochs
 
     def _rate(self, step: int) -> float:
         """Learning rate of optimizer step `step` (from 0), as a share of the peak."""
@@ -117,7 +112,8 @@ class Loop:
     def _epoch(self, bar: Any) -> None:
         start, epoch, tasks = time.perf_counter(), len(self.history.rows) + 1, self.problem.tasks
         bar.set_description(f"epoch {epoch}/{self.settings.epochs}")
-        losses, weights = self._train(epoch, bar)
+        seen = dict.fromkeys((task.name for task in tasks), 0)
+        losses, weights = self._train(epoch, bar, seen)
         dev = evaluate(self.model, self.problem, "dev", batch_size=self.settings.batch_size)
         score = mean_normalised(tasks, dev)
         self.balancer.end_epoch(
@@ -132,13 +128,14 @@ class Loop:
         )
         bar.set_postfix(loss=f"{sum(train.values()):.4g}", score=f"{score:.4f}")
         row = {"epoch": epoch, "train": train, "weight": weight, "dev": dev, "score": score, "lr": self.lr}
+        row["seen"] = seen
         if self.history.add({**row, "seconds": time.perf_counter() - start}):
             self.best = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
         if self.path is not None:
             checkpoint.save(self.path, self._state())
 
-    def _train(self, epoch: int, bar: Any) -> tuple[dict[str, Mean], dict[str, Mean]]:
-        """One pass over the training split; mean loss and mean weight per task."""
+    def _train(self, epoch: int, bar: Any, seen: dict[str, int]) -> tuple[dict[str, Mean], dict[str, Mean]]:
+        """One pass over the training split; mean loss and weight per task, and counts added to ``seen``."""
         losses = {task.name: Mean() for task in self.problem.tasks}
         weights: dict[str, Mean] = {}
         whole = "after_step" in self.balancer.hooks and self.balancer.accumulation == "window"
@@ -156,6 +153,7 @@ class Loop:
                 step = self.history.steps + 1
                 for name, value in found.items():
                     losses[name].add(value, batch["counts"][name], step)
+                    seen[name] += int(batch["counts"][name])
                 for name, value in self.balancer.weights.items():
                     weights.setdefault(name, Mean()).add(value, 1, step)
                 if self.accelerator.sync_gradients:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from ..claims import diverged
 from ..protocol import Protocol
 from ..runspec import SINGLE
 from ..statistics import Verdict
@@ -90,9 +91,10 @@ def compare(results: Iterable[Result], protocol: Protocol | None = None) -> list
     data = _data(results)
     seen: set[str] = set()
     for result in results:
-        if result["id"] in seen:
+        once = f"{result['id']} {result.get('budget')}"
+        if once in seen:
             raise ValueError(f"run {result['id']} is given twice; each run may count once.")
-        seen.add(result["id"])
+        seen.add(once)
         key = (*_setup(result), data[result["id"]])
         groups.setdefault(key, []).append(result)
     if not groups:
@@ -104,17 +106,23 @@ def compare(results: Iterable[Result], protocol: Protocol | None = None) -> list
 def verdicts(results: Iterable[Result], protocol: Protocol | None = None) -> list[dict[str, Any]]:
     """Every verdict, as numbers that others can check from the result files.
 
-    Each has problem, arm, against, what (Δm or a task), mean, low, high (points of per cent of single-task
-    training; None is infinite), p (Holm over the arms), verdict, seeds and more_seeds.
+    Each has problem, budget (None without one), arm, against, what (Δm or a task), mean, low, high (points of
+    per cent of single-task training; None is infinite), p (Holm over the arms), verdict, seeds, more_seeds.
 
     Raises:
         ValueError: no results, or one run given twice.
     """
-    return [finding.as_dict() for comparison in compare(results, protocol) for finding in comparison.findings]
+    return [
+        {**finding.as_dict(), "budget": comparison.settings.get("budget")}
+        for comparison in compare(results, protocol)
+        for finding in comparison.findings
+    ]
 
 
 def _setup(result: Result) -> tuple[str, str]:
-    return result["problem"], json.dumps(_without_seed(result["settings"]), sort_keys=True)
+    """What is compared within: settings, or a budget, under which every arm has settings of its own."""
+    own = result.get("budget") or _without_seed(result["settings"])
+    return result["problem"], json.dumps(own, sort_keys=True)
 
 
 def _data(results: list[Result]) -> dict[str, str]:
@@ -129,7 +137,12 @@ def _data(results: list[Result]) -> dict[str, str]:
 
 
 def arm_of(result: Result) -> str:
-    """The arm a result belongs to: its strategy, or ``single`` for a task trained alone."""
+    """The arm a result belongs to: its strategy, or ``single`` for a task trained alone.
+
+    Under a budget the strategy of a result has what was chosen for the arm in it.
+    """
+    if "arm" in result:
+        return str(result["arm"])
     return SINGLE if result["only"] is not None else str(result["strategy"])
 
 
@@ -148,7 +161,7 @@ def _comparison(problem: str, data: str, results: list[Result], protocol: Protoc
     arms = sorted(dict.fromkeys(map(arm_of, results)), key=_place)
     rows = [_row(arm, results, columns) for arm in arms]
     seeds = sorted({result["seed"] for result in results})
-    settings = _without_seed(results[0]["settings"]) | ({"data": data} if data else {})
+    settings = _common(results) | ({"data": data} if data else {})
     judged = findings(problem, _scores(results, arms, columns), protocol)
     return Comparison(problem, settings, seeds, columns, rows, results, protocol.worth_of(problem), judged)
 
@@ -181,11 +194,6 @@ def _row(arm: str, results: list[Result], columns: list[Column]) -> Row:
     delta = estimate([fmean(task[seed] for task in relative) for seed in sorted(shared)])
     ok = sum(result["status"] == "ok" for result in own)
     return Row(arm, ok, len(own) - ok, scores, change, delta)
-
-
-def diverged(result: Result) -> bool:
-    """The run came to an end by a loss that is not finite: an outcome of the method, unlike a killed one."""
-    return bool(result["status"] != "ok" and result["error"]["type"] == "FloatingPointError")
 
 
 def _scores(results: list[Result], arms: list[str], columns: list[Column]) -> Scores:
@@ -236,6 +244,14 @@ def _paired(own: list[Result], single: list[Result], column: Column) -> tuple[di
 def _place(arm: str) -> tuple[int, str]:
     name = arm.split(":")[0]
     return (_FIRST.index(name) if name in _FIRST else len(_FIRST), arm)
+
+
+def _common(results: list[Result]) -> dict[str, Any]:
+    """The settings that all runs share, and the budget under which they do not share the rest."""
+    first, *rest = (_without_seed(result["settings"]) for result in results)
+    budget = results[0].get("budget")
+    shared = {k: value for k, value in first.items() if all(other.get(k) == value for other in rest)}
+    return shared | ({"budget": budget} if budget else {})
 
 
 def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ... import problems, strategies
-from ...problems import Problem
+from ...problems import Problem, scales
 from ...specs import format_spec, parse_spec, suggest
 from ...strategies.space import Range, read_space
 from ...train import Settings
@@ -96,7 +96,8 @@ def make_space(
         ValueError: an unknown name, or a value or range that is refused.
     """
     own = dict(narrowed or {})
-    loaded, (name, options) = problems.load(problem), parse_spec(problem)
+    base, factors = scales.split(problem)
+    loaded, (name, options) = problems.load(problem), parse_spec(base)
     if len(loaded.tasks) < 2:
         raise ValueError(f"problem {problem!r} has one task; there is nothing to balance.")
     arms = dict(_arm(arm, own) for arm in (strategies.names() if ALL in specs else dict.fromkeys(specs)))
@@ -109,7 +110,7 @@ def make_space(
     settings = Settings(**{**loaded.settings, **fixed, "seed": seed})
     options |= {key: value for key, value in of_model.items() if not is_range(value)}
     model = {key: declared for key, declared in loaded.space.items() if key not in options}
-    problem = format_spec(name, options)
+    problem = scales.join(format_spec(name, options), factors)
     space = Space(
         problem,
         settings,
@@ -131,9 +132,10 @@ def space_of(specs: Sequence[str], n_tasks: int) -> Space:
 
 
 def with_options(spec: str, options: Mapping[str, Any]) -> str:
-    """The spec with these options in it."""
-    name, own = parse_spec(spec)
-    return format_spec(name, {**own, **options})
+    """The spec with these options in it, before the factors of a problem's losses."""
+    base, factors = scales.split(spec)
+    name, own = parse_spec(base)
+    return scales.join(format_spec(name, {**own, **options}), factors)
 
 
 def _arm(arm: str, own: dict[str, Any]) -> tuple[str, Ranges]:

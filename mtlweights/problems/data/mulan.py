@@ -7,12 +7,11 @@ expansion: treating targets as inputs", Machine Learning 104:55, 2016.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ...specs import suggest
 from ..problem import Problem
 from .arff import read_arff
 from .download import data_file
@@ -51,10 +50,8 @@ def mulan(name: str, table: str, options: Mapping[str, Any]) -> Problem:
     squared raw units unless ``units=standard``.
 
     Raises:
-        ValueError: an unknown table or option.
+        ValueError: an unknown option.
     """
-    if table not in TABLES:
-        raise ValueError(f"{name}: there is no table {table!r}; {suggest(table, TABLES)}")
     fold, units = options.get("fold", 1), options.get("units", "raw")
     if type(fold) is not int or not 1 <= fold <= FOLDS:
         raise ValueError(f"{name}: fold should be a whole number from 1 to {FOLDS}, found {fold!r}.")
@@ -68,6 +65,15 @@ def mulan(name: str, table: str, options: Mapping[str, Any]) -> Problem:
     found = build_table(name, columns, inputs, parts, regress)
     mlp = {key: value for key, value in options.items() if key not in ("fold", "units")}
     return table_problem(name, found.tasks, found.splits, mlp, _SETTINGS)
+
+
+def loader(table: str) -> Callable[[str, Mapping[str, Any]], Problem]:
+    """What makes the problem of one of `TABLES` from its spec."""
+
+    def load(name: str, options: Mapping[str, Any]) -> Problem:
+        return mulan(name, table, options)
+
+    return load
 
 
 def folds(n: int, fold: int) -> dict[str, np.ndarray]:

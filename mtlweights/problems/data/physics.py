@@ -83,7 +83,11 @@ class PhysicsModel(MultiTaskModel):
         with torch.enable_grad():  # an equation's derivatives are taken where losses are only read, too
             residuals = {name: self.equation.residual(name, field.at, inputs["points"]) for name in targets}
         squares = {name: (r if kept else r.detach()).square() for name, r in residuals.items()}
-        return Output(squares, {name: square.mean() for name, square in squares.items()})
+        lowest = {name: torch.zeros_like(square) for name, square in squares.items()}
+        tasks = [task for task in self.tasks if task.name in squares]
+        return Output(
+            squares, {task.name: task.loss(squares[task.name], lowest[task.name]) for task in tasks}
+        )
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,18 @@ def _physics(equation: Equation, name: str, options: Mapping[str, Any]) -> Probl
     encoder = partial(Field, chosen["hidden"], chosen["layers"])
     hidden, layers = chosen["hidden"], chosen["layers"]
     space = {"hidden": [max(1, hidden // 2), hidden, 2 * hidden], "layers": (1, max(6, layers))}
-    return Physics(name, tasks, splits, _inputs, encoder, dict(_SETTINGS), (), space, chosen, equation)
+    own: dict[str, Any] = {"settings": dict(_SETTINGS), "space": space, "options": chosen}
+    return Physics(name, tasks, splits, _inputs, encoder, **own, equation=equation)
 
 
-burgers = partial(_physics, Burgers())
-helmholtz = partial(_physics, Helmholtz())
+def burgers(name: str, options: Mapping[str, Any]) -> Problem:
+    """The viscous Burgers' equation, see `Burgers` and `_physics`."""
+    return _physics(Burgers(), name, options)
+
+
+def helmholtz(name: str, options: Mapping[str, Any]) -> Problem:
+    """The Helmholtz equation, see `Helmholtz` and `_physics`."""
+    return _physics(Helmholtz(), name, options)
 
 
 def _points(unit: np.ndarray, equation: Equation) -> np.ndarray:

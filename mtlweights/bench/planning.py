@@ -1,0 +1,94 @@
+"""From a suite to its runs: every problem loaded once, every option tried, before anything is trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import problems, strategies
+from ..problems import Problem, Task
+from ..specs import parse_spec
+from ..strategies.making import OWN
+from ..train.settings import resolve_device
+from .budget import Arm, arms_of, budget_of
+from .code import library
+from .run import code_of, make_balancer
+from .runspec import RunSpec
+from .suite import Suite
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite asks for: runs that are known, and arms whose last runs follow from their trials."""
+
+    runs: list[RunSpec]
+    arms: list[Arm]
+
+    def trials(self) -> list[RunSpec]:
+        """The runs that arms choose from, each once."""
+        found = {run.id: run for arm in self.arms if len(arm.trials) > 1 for run in arm.trials}
+        return list(found.values())
+
+
+def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> Plan:
+    """The runs and arms of a suite, each checked as far as it can be without training.
+
+    Every problem is loaded here once, so that downloads and caches are in place before workers share them;
+    what users' files were taken for is added to ``notes``.
+
+    Raises:
+        ValueError: an option of a problem or of a strategy is refused, or there is no such device.
+    """
+    runs: list[RunSpec] = []
+    arms: list[Arm] = []
+    for name in suite.problems:
+        problem = problems.load(name)
+        notes += [f"{name}: {note}" for note in problem.notes]
+        settings = suite.settings_of(name, problem, overrides)
+        resolve_device(settings.device, settings.precision)
+        for strategy in suite.strategies:
+            try:
+                _try(strategy, problem.tasks, settings.seed)
+            except ValueError as error:
+                raise ValueError(f"{strategy!r} on {name!r}: {error}") from error
+        known = _known(name, problem, suite)
+        budget = suite.budget_of(name)
+        if budget is None:
+            runs += [known(run) for run in suite.runs(name, problem, overrides)]
+            continue
+        tasks = [task.name for task in problem.tasks]
+        found = arms_of(name, tasks, suite.strategies, settings, budget_of(budget), suite.seeds)
+        arms += [replace(arm, trials=tuple(map(known, arm.trials))) for arm in found]
+    order = {seed: place for place, seed in enumerate(suite.seeds)}
+    return Plan(sorted(runs, key=lambda run: order[run.seed]), arms)
+
+
+def _known(name: str, problem: Problem, suite: Suite) -> Any:
+    """A function that adds to a run what its data and code are."""
+    content = problems.digest(problem)
+    named = {parse_spec(strategy)[0]: strategy for strategy in ("equal", *suite.strategies)}
+    codes = {key: (code_of(spec), library(name, spec)) for key, spec in named.items()}
+
+    def known(run: RunSpec) -> RunSpec:
+        code, ours = codes[parse_spec(run.strategy)[0]]
+        return replace(run, data=content, code=code, library=ours)
+
+    return known
+
+
+def _try(strategy: str, tasks: tuple[Task, ...], seed: int) -> None:
+    """Build a strategy of ours, so that a wrong value is refused now; of a user's own only look at the names.
+
+    What code of the user's own does when it is run must not end the bench.
+    """
+    name, options = parse_spec(strategy)
+    cls = strategies.get(name)
+    if cls.__module__.startswith("mtlweights."):
+        make_balancer(strategy, tasks, None, seed)
+        return
+    takes = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if strange := options.keys() - {*takes, *OWN}:
+        known = ", ".join(takes) or "none"
+        raise ValueError(f"{cls.__name__} has no hyperparameter {min(strange)!r}. It takes: {known}.")
