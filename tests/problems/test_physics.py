@@ -81,6 +81,17 @@ def test_losses_are_mean_squares_whose_gradient_goes_through_the_derivatives(nam
     assert not any(value.requires_grad for value in read.values())
 
 
+def test_a_term_can_be_scaled_and_trained_alone():
+    torch.manual_seed(0)
+    plain = problems.load("burgers:points=50").build()
+    scaled = problems.load("burgers:points=50@initial*100")
+    model = scaled.only("initial").build()
+    model.load_state_dict(plain.state_dict())
+    batch = scaled.collate(scaled.splits["train"][:20])
+    loss = model(batch["inputs"], {"initial": batch["targets"]["initial"]}).losses["initial"]
+    torch.testing.assert_close(loss, 100 * plain(batch["inputs"], batch["targets"]).losses["initial"])
+
+
 def test_scores_are_the_error_of_the_field():
     problem = problems.load("helmholtz:points=50")
     model = problem.build()

@@ -151,7 +151,7 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(ImportError, match="pip install pyarrow"):
+    with pytest.raises(ImportError, match=r"pip install 'mtlweights\[parquet\]'"):
         problems.load(f"parquet:{tmp_path / 'a.parquet'}", classify="kind")
 
 

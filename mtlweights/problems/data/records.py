@@ -91,7 +91,7 @@ def read_parquet(path: Path) -> Records:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise ImportError("a Parquet file needs pyarrow: pip install pyarrow") from error
+        raise ImportError("a Parquet file needs pyarrow: pip install 'mtlweights[parquet]'") from error
     try:
         file = parquet.ParquetFile(path)
     except ArrowException as error:
