@@ -4,8 +4,8 @@
   python benchmarks/levels/run.py snips helmholtz that of these problems
   python benchmarks/levels/run.py --write         the page alone, from the runs there are
 
-A run is a problem with its own settings, a strategy and a seed, as `mtlweights train` does it. The folds of a table
-of Mulan's are its seeds. Ridge regression on the same rows is computed by the way.
+A run is a problem with its own settings, a strategy and a seed, as `mtlweights train` does it. The folds of a
+table of Mulan's are its seeds. Ridge regression on the same rows is computed by the way.
 """
 
 from __future__ import annotations

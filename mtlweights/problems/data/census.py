@@ -51,7 +51,7 @@ def census(name: str, options: Mapping[str, Any]) -> Problem:
     n = options.get("rows", 20_000)
     if type(n) is not int or n < 100:
         raise ValueError(f"{name}: rows should be a whole number from 100, found {n!r}.")
-    rows = {part: _sample(_file(part), count) for part, count in (("train", n), ("test", n // 3))}
+    rows = {part: sample(part, count) for part, count in (("train", n), ("test", n // 3))}
     both = [*rows["train"], *rows["test"]]
     columns = {str(i): Column() for i in range(WIDTH)}
     tasks: dict[str, Column] = {"income": Column(), "never_married": Column(), "college": Column()}
@@ -92,10 +92,13 @@ def _file(part: str) -> Path:
     )
 
 
-def _sample(path: Path, n: int) -> list[Row]:
-    """``n`` rows drawn with a fixed seed, or all, in a random order: one pass, n rows in memory."""
-    draw, kept = random.Random(SPLIT_SEED), []
-    rows = _rows(path)
+def sample(part: str, n: int) -> list[Row]:
+    """``n`` rows of "train" or "test", or all, drawn with a fixed seed, in a random order. One pass.
+
+    Raises:
+        ValueError, FileNotFoundError: see `census`.
+    """
+    draw, rows = random.Random(SPLIT_SEED), _rows(_file(part))
     kept = list(islice(rows, n))
     for seen, row in enumerate(rows, n + 1):
         place = draw.randrange(seen)

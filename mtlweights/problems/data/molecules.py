@@ -38,7 +38,7 @@ def tox21(name: str, options: Mapping[str, Any]) -> Problem:
         )
         for assay in assays
     ]
-    settings = {"bilstm": {"epochs": 12, "batch_size": 32, "lr": 2e-3}}
+    settings = {"bilstm": {"epochs": 6, "batch_size": 32, "lr": 2e-3}}
     dims: dict[str, Any] = {
         "hidden": 64,
         "dropout": 0.2,

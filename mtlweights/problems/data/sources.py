@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+_CONFIG = "tum-pbs/ConFIG/94862437f451f175673bce9c85f3e14bd9182c21"
+_SIMULATION = "pinn/config_burgers_simulation_data.npy"
 _TWEEBANK = "social-machines/TweebankNLP/442697870da961db2b3c5a9442ca17beb5fdbfd9"
 
 
@@ -22,6 +24,7 @@ _FOLDERS = {
     "abalone/": "jbrownlee/Datasets/d20fcb6402ae34e653d4513b00f39257bb37ed7f/",
     "slu/": "MiuLab/SlotGated-SLU/61f0307c729b1fad479ef1de94aa5ac5dee601b0/data/",
     "mtr/": "tsoumakas/mulan/43f6389095ad71984264db4387a8074b22bc7d4a/data/multi-target/",
+    "pinn/config_burgers_": f"{_CONFIG}/experiments/PINN/data/burgers/",
     "molecules/": "deepchem/deepchem/fbe3b911a94a6eb8c84c1a9e7ac67a472c49ea80/datasets/",
 }
 _SUMS = {
@@ -67,6 +70,7 @@ _SUMS = {
     "mtr/sf2.arff": "2c1ac60f3e612b0e0bc9884ffe98a205ce07ca83f3f89c019220fde350396795",
     "mtr/slump.arff": "3a9a9eba416b06c7668153b44073a0e165afbfc9e526d53b174e5f97a707ca6c",
     "mtr/wq.arff": "4a0906b4a51bf52c986790ddaf261ba51faa3da9cffe823badabd88d38d252fe",
+    _SIMULATION: "80e202439621db27e5f6a7825c8263e6ff6476a1a901e2d575ce0738c95a2089",
     "molecules/tox21.csv.gz": "48b34e4e59a2bae6f95734cd206c1869ab355f50a5e50bb7371a21f861d5e297",
 }
 
