@@ -29,7 +29,7 @@ from mtlweights.problems.data.mulan import TABLES
 
 FOLDER = Path(__file__).parent
 RESULTS, PAGE = FOLDER / "results.jsonl", FOLDER / "results.md"
-SEEDS = (0, 1, 2)
+SEEDS, FOLDS = (0, 1, 2), 3  #: of the ten folds the first ones
 
 
 class Level(NamedTuple):
@@ -54,7 +54,7 @@ LEVELS = [
     Level("burgers", "relative_l2", "", "0.0046 (Bischof and Kraus 2021)"),
     Level("helmholtz", "relative_l2", "", "0.011 (Bischof and Kraus 2021)"),
 ]
-STRATEGIES = {"burgers": ("equal", "config"), "helmholtz": ("equal", "config", "relobralo")}
+STRATEGIES = {"burgers": ("equal", "config"), "helmholtz": ("equal", "config")}
 TABLES_OF_MULAN = {
     f"mulan:{table}": [f"mulan:{table}:fold={fold}" for fold in range(1, 11)] for table in TABLES
 }
@@ -68,7 +68,7 @@ def runs(names: list[str]) -> Iterator[tuple[str, str, str, int]]:
                 if not names or problem in names:
                     yield problem, problem, strategy, seed
     for problem, specs in TABLES_OF_MULAN.items():
-        for seed, spec in enumerate(specs):
+        for seed, spec in enumerate(specs[:FOLDS]):
             if not names or problem in names or "mulan" in names:
                 yield problem, spec, "equal", seed
 
@@ -140,8 +140,8 @@ def table(rows: list[dict]) -> str:
                 lines.append(f"| {' | '.join([*cells, str(len(mine)), seconds, level.published])} |")
     lines += [
         "",
-        "| table | targets | aRRMSE, 10 folds | ridge, same folds | CPU s a fold |",
-        "|---" * 5 + "|",
+        "| table | targets | aRRMSE | ridge, same folds | folds | CPU s a fold |",
+        "|---" * 6 + "|",
     ]
     for problem in TABLES_OF_MULAN:
         mine = [row for row in rows if row["problem"] == problem]
@@ -150,7 +150,9 @@ def table(rows: list[dict]) -> str:
             other = interval([row["ridge"] for row in mine])
             seconds = f"{np.mean([row['seconds'] for row in mine]):.1f}"
             targets = str(TABLES[problem.removeprefix("mulan:")])
-            lines.append(f"| {' | '.join([f'`{problem}`', targets, reached, other, seconds])} |")
+            lines.append(
+                f"| {' | '.join([f'`{problem}`', targets, reached, other, str(len(mine)), seconds])} |"
+            )
     return "\n".join(lines) + "\n"
 
 
