@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..files.escapes import visible
+from ..problems.task import IN_UNITS
 from ..specs import format_spec, parse_spec
 from .settings import add_settings, given_settings
 
@@ -121,11 +123,17 @@ def _folder_name(problem: str, args: argparse.Namespace, seed: int) -> str:
 
 
 def _scores(dev: dict[str, dict[str, Any]], test: dict[str, dict[str, Any]]) -> str:
-    """Every metric of every task, on the development and the test split."""
+    """Every metric of every task, on the development and the test split, and the mean of those that all tasks
+    have and that are in no unit."""
     lines = [("task", "metric", "dev", "test")]
     for task, metrics in test.items():
         for metric, value in metrics.items():
             lines.append((task, metric, f"{dev[task][metric]:.4f}", f"{value:.4f}"))
+    shared = [m for m in next(iter(test.values())) if all(m in own for own in test.values())]
+    for metric in shared if len(test) > 1 else ():
+        if metric not in IN_UNITS:
+            on_dev, on_test = (fmean(scores[task][metric] for task in test) for scores in (dev, test))
+            lines.append(("mean", metric, f"{on_dev:.4f}", f"{on_test:.4f}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         f"{task:<{widths[0]}}  {metric:<{widths[1]}}  {on_dev:>{widths[2]}}  {on_test:>{widths[3]}}"

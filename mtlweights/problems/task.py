@@ -26,6 +26,7 @@ METRICS: dict[str, tuple[str, ...]] = {
 RANKINGS = ("auroc", "average_precision")  #: of two classes, by the odds of the second
 NUMBERS = ("regression", "objective")  #: the kinds whose output is one number, and that have no labels
 LOWER_IS_BETTER = frozenset({"rmse", "mae", "rrmse", "value", "relative_l2", "mse"})
+IN_UNITS = frozenset({"rmse", "mae", "value", "mse"})  #: not to be averaged over tasks
 LEAST_UNIT = 0.1  #: of accuracy: the least distance from 0 to 1 of a normalised score
 
 
