@@ -50,7 +50,7 @@ def budget_of(name: str) -> Budget:
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in BUDGETS:
+    if not isinstance(name, str) or name not in BUDGETS:
         raise ValueError(f"there is no budget {name!r}; {suggest(str(name), BUDGETS)}")
     return BUDGETS[name]
 

@@ -59,16 +59,20 @@ def _read(name: str) -> tuple[str, tuple[str, ...]]:
     spec = importlib.util.find_spec(name)
     assert spec is not None and spec.origin is not None
     path = Path(spec.origin)
-    tree = ast.parse(path.read_bytes())
+    source = path.read_bytes()
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    found = [module for node in ast.walk(tree) for module in _imported(node, package)]
+    found = [module for node in ast.walk(ast.parse(source)) for module in _imported(node, package)]
+    return tree_digest(source), tuple(dict.fromkeys(found))
+
+
+def tree_digest(source: bytes) -> str:
+    """Of a module's syntax tree: comments, docstrings and layout are not in it."""
+    tree = ast.parse(source)
     for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-            and ast.get_docstring(node) is not None
-        ):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(dict.fromkeys(found))
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _imported(node: ast.AST, package: str) -> Iterable[str]:

@@ -14,6 +14,7 @@ from ..strategies.making import OWN
 from ..train.settings import resolve_device
 from .budget import Arm, arms_of, budget_of
 from .code import library
+from .merge import in_shard
 from .run import code_of, make_balancer
 from .runspec import RunSpec
 from .suite import Suite
@@ -26,17 +27,22 @@ class Plan:
     runs: list[RunSpec]
     arms: list[Arm]
 
-    def trials(self) -> list[RunSpec]:
-        """The runs that arms choose from, each once."""
-        found = {run.id: run for arm in self.arms if len(arm.trials) > 1 for run in arm.trials}
-        return list(found.values())
+    def by_problem(self) -> dict[str, list[Arm]]:
+        """The arms of each problem that has a budget."""
+        found: dict[str, list[Arm]] = {}
+        for arm in self.arms:
+            found.setdefault(arm.problem, []).append(arm)
+        return found
 
 
-def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> Plan:
+def prepare(
+    suite: Suite, overrides: Mapping[str, Any], notes: list[str], *, shard: tuple[int, int] = (1, 1)
+) -> Plan:
     """The runs and arms of a suite, each checked as far as it can be without training.
 
     Every problem is loaded here once, so that downloads and caches are in place before workers share them;
-    what users' files were taken for is added to ``notes``.
+    what users' files were taken for is added to ``notes``. Of shard (i, n) there is the i-th part of the runs
+    and of the arms, each with all its trials and seeds.
 
     Raises:
         ValueError: an option of a problem or of a strategy is refused, or there is no such device.
@@ -62,6 +68,8 @@ def prepare(suite: Suite, overrides: Mapping[str, Any], notes: list[str]) -> Pla
         found = arms_of(name, tasks, suite.strategies, settings, budget_of(budget), suite.seeds)
         arms += [replace(arm, trials=tuple(map(known, arm.trials))) for arm in found]
     order = {seed: place for place, seed in enumerate(suite.seeds)}
+    runs = [run for run in runs if in_shard(run.id, shard)]
+    arms = [arm for arm in arms if in_shard(f"{arm.problem} {arm.name} {arm.only}", shard)]
     return Plan(sorted(runs, key=lambda run: order[run.seed]), arms)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..files import atomic, schemas
 from ..files.escapes import visible
+from . import predictions
 
 SCHEMA = 2  #: 1 had no checksum, and is read as well
 RUNS = "runs"
@@ -29,13 +30,14 @@ def runs_folder(folder: str | Path) -> Path:
 def write_result(result: dict[str, Any], folder: str | Path) -> Path:
     """Write one result and its checksum; a reader sees the whole file or none.
 
-    Non-finite numbers become null.
+    Non-finite numbers become null. Predictions go to a file of their own before.
 
     Raises:
         OSError: the folder cannot be written, or is full.
     """
     path = Path(folder) / RUNS / f"{result['id']}.json"
-    content = _finite(result)
+    predictions.keep(result.get(predictions.PREDICTIONS), result["id"], folder)
+    content = _finite({key: value for key, value in result.items() if key != predictions.PREDICTIONS})
     text = json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False)
     with atomic.replacing(path) as file:
         file.write(text.encode() + b"\n")

@@ -23,6 +23,7 @@ from ..problems.task import LOWER_IS_BETTER
 from ..specs import parse_spec
 from ..strategies.loading import code_digest
 from ..train.batches import labelled
+from .predictions import PREDICTIONS, pack
 from .runspec import RunSpec
 
 
@@ -66,12 +67,14 @@ def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[st
     after = partial(_after_epoch, spec, problem, model, last, options.pop("after_epoch", None))
     history = train.fit(model, balancer, problem, spec.settings, after_epoch=after, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
-    test = _tested(spec, problem, model)
+    outputs = _outputs(spec, problem, model)
+    test = train.scores_of(problem, outputs) if outputs else {}
     return {
         "status": "ok",
         "tasks": {task.name: describe_task(task) for task in problem.tasks},
         "test": test,
         "last": last or test,
+        **({PREDICTIONS: pack(problem, outputs)} if outputs else {}),
         "dev": next(row["dev"] for row in history.rows if row["epoch"] == history.best_epoch),
         "history": history.rows,
         "best_epoch": history.best_epoch,
@@ -102,16 +105,19 @@ def _after_epoch(
     history: train.History,
 ) -> None:
     """The last epoch's model is scored beside the best one's, which nothing is chosen by."""
-    settings = spec.settings
-    if history.ended(settings.epochs, settings.patience) and history.best_epoch != len(history.rows):
-        last |= _tested(spec, problem, model)
+    settings, best = spec.settings, history.best_epoch == len(history.rows)
+    ended = history.ended(settings.epochs, settings.patience)
+    if ended and not best and (outputs := _outputs(spec, problem, model)):
+        last |= train.scores_of(problem, outputs)
     if then is not None:
         then(history)
 
 
-def _tested(spec: RunSpec, problem: problems.Problem, model: Any) -> dict[str, dict[str, float]]:
-    size = spec.settings.batch_size
-    return train.evaluate(model, problem, "test", batch_size=size) if "test" in problem.splits else {}
+def _outputs(spec: RunSpec, problem: problems.Problem, model: Any) -> dict[str, Any]:
+    """On the test split, if the problem has one."""
+    if "test" not in problem.splits:
+        return {}
+    return train.outputs_of(model, problem, "test", spec.settings.batch_size)
 
 
 def make_balancer(strategy: str, tasks: tuple[Task, ...], model: Any, seed: int) -> Balancer:

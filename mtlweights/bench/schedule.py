@@ -15,6 +15,7 @@ from .planning import prepare
 from .pool import LIMIT, run_pool
 from .protocol import Protocol, settle
 from .recheck import recheck
+from .resampling import resample
 from .results import RUNS, read_result, runs_folder
 from .run import run
 from .runspec import RunSpec
@@ -35,6 +36,7 @@ def run_suite(
     limit_minutes: float = LIMIT / 60,
     protocol: Protocol | None = None,
     check_again: int = 0,
+    shard: tuple[int, int] = (1, 1),
 ) -> list[dict[str, Any]]:
     """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
@@ -56,32 +58,38 @@ def run_suite(
             suite's ``worth``. What was settled for the folder before stays, and that is said.
         check_again: of the results of other code of this library that many are computed again: if they come
             out the same, the others count as of this code, else all of them are computed again.
+        shard: (i, n), the i-th of n parts of the work, each for a machine and a folder of its own; `merge`
+            joins the folders.
 
     Raises:
         OSError: the folder cannot be written.
         ValueError: an option of a problem or a strategy, or a setting, is refused; or more jobs than cores.
     """
-    jobs = _jobs(jobs, threads)
+    jobs = jobs_of(jobs, threads)
     if not limit_minutes > 0:
         raise ValueError(f"limit_minutes should be above 0, found {limit_minutes!r}.")
     check_settings(overrides or {})
     path = runs_folder(folder).parent
     notes: list[str] = []
-    plan = prepare(suite, overrides or {}, notes)
+    plan = prepare(suite, overrides or {}, notes, shard=shard)
     notes += settle(protocol or Protocol(suite.worth), path)
     if progress:
         _say(notes)
     how = {"jobs": jobs, "threads": threads, "progress": progress, "limit": 60 * limit_minutes}
     missing = _Missing(path, runner, how, check_again)
-    missing.run(trials := plan.trials(), "trials")
-    scores = {run.id: read_result(path / RUNS / f"{run.id}.json") for run in trials}
-    choices = [choose(arm, scores) for arm in plan.arms]
-    if choices:
+    missing.run(plan.runs, "runs")
+    specs = list(plan.runs)
+    for name, arms in plan.by_problem().items():
+        trials = list({run.id: run for arm in arms if len(arm.trials) > 1 for run in arm.trials}.values())
+        missing.run(trials, f"trials on {name}")
+        scores = {run.id: read_result(path / RUNS / f"{run.id}.json") for run in trials}
+        choices = [choose(arm, scores) for arm in arms]
         keep(choices, path)
-    finals = [r for arm, own in zip(plan.arms, choices, strict=True) for r in arm.finals(own.chosen)]
-    specs = list({run.id: run for run in (*plan.runs, *finals)}.values())
-    missing.run(specs, "runs")
-    return [read_result(path / RUNS / f"{spec.id}.json") for spec in specs]
+        finals = [run for arm, own in zip(arms, choices, strict=True) for run in arm.finals(own.chosen)]
+        missing.run(finals, f"runs on {name}")
+        specs += finals
+    resample(specs, path)
+    return [read_result(path / RUNS / f"{id}.json") for id in dict.fromkeys(spec.id for spec in specs)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,12 @@ def _plan(folder: Path, before: list[tuple[str, str]], missing: int, what: str) 
     return "\n".join([first, *(f"again: {why}" for kind, why in before if why and kind not in KEPT)])
 
 
-def _jobs(jobs: int | None, threads: int) -> int:
+def jobs_of(jobs: int | None, threads: int) -> int:
+    """How many runs at a time.
+
+    Raises:
+        ValueError: more than there are cores, or none.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if threads < 1 or (jobs is not None and jobs < 1):
         raise ValueError(f"jobs and threads should be at least 1, found jobs={jobs}, threads={threads}.")

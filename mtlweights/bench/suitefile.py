@@ -76,7 +76,7 @@ def load_suite(path: str | Path | None = None) -> Suite:
 def _budget(node: Located) -> str:
     try:
         return budgets.budget_of(node.value).name
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise node.error(str(error)) from None
 
 

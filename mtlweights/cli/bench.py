@@ -67,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute N of the results of other code again; the same: all count as of this code",
     )
     parser.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="the I-th of N parts, for a job array; `merge` joins their folders",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
+    parser.add_argument(
         "--until-resolved",
         action="store_true",
         help="add seeds only to arms that are not yet better, equal or worse; intervals hold whenever one "
@@ -94,12 +101,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, print the table, write the page; 1 if a run failed."""
     from ..bench import run_suite, run_until_resolved
+    from ..bench.foresee import foresee
+    from ..bench.merge import read_shard
+    from ..bench.schedule import jobs_of
     from ..bench.selection import labelled, read_choices
 
     suite = _suite(args)
     folder = Path(args.out or Path("results") / suite.name)
     how = {"jobs": args.jobs, "threads": args.threads, "limit_minutes": args.limit_minutes}
-    how |= {"overrides": given_settings(args), "check_again": args.recheck}
+    how |= {"overrides": given_settings(args), "check_again": args.recheck, "shard": read_shard(args.shard)}
+    if args.dry_run:
+        jobs = jobs_of(args.jobs, args.threads)
+        print(*foresee(suite, folder, how["overrides"], jobs, shard=how["shard"]), sep="\n")
+        return 0
     if args.until_resolved:
         results = run_until_resolved(suite, folder, max_seeds=args.max_seeds, **how)
     else:

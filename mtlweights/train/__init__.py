@@ -2,7 +2,7 @@
 
 from .fitting import fit
 from .history import History
-from .scoring import evaluate
+from .scoring import evaluate, outputs_of, scores_of
 from .settings import Settings, resolve_device
 
-__all__ = ["History", "Settings", "evaluate", "fit", "resolve_device"]
+__all__ = ["History", "Settings", "evaluate", "fit", "outputs_of", "resolve_device", "scores_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from .settings import one_of, resolve_device
 
 if TYPE_CHECKING:
     from ..problems import Example, Problem
+
+Outputs = list[tuple[int, Tensor, Tensor]]
 
 
 def evaluate(
@@ -28,22 +30,39 @@ def evaluate(
     Raises:
         ValueError: no such split or device, or a task without a label in the split.
     """
-    check_split(problem, split)
     if device is not None:
         model.to(resolve_device(device))
+    return scores_of(problem, outputs_of(model, problem, split, batch_size))
+
+
+def scores_of(problem: Problem, outputs: Mapping[str, Outputs]) -> dict[str, dict[str, float]]:
+    """Every metric of every task on what `outputs_of` gave."""
+    return {
+        task.name: task.score([found for _, found, _ in own], [target for _, _, target in own])
+        for task, own in ((task, outputs[task.name]) for task in problem.tasks)
+    }
+
+
+def outputs_of(model: nn.Module, problem: Problem, split: str, batch_size: int = 64) -> dict[str, Outputs]:
+    """A model's outputs on a split: task -> batches, as (number of the first example, outputs, targets).
+
+    A batch without a label of the task is not among them.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    check_split(problem, split)
     place = next(model.parameters()).device
     examples = problem.splits[split]
-    outputs: dict[str, list[Tensor]] = {task.name: [] for task in problem.tasks}
-    targets: dict[str, list[Tensor]] = {task.name: [] for task in problem.tasks}
+    gathered: dict[str, Outputs] = {task.name: [] for task in problem.tasks}
     with modes_kept(model), torch.no_grad():
         model.eval()
         for start in range(0, len(examples), batch_size):
             batch = problem.collate(examples[start : start + batch_size])
             found = model(to_device(batch["inputs"], place)).outputs
             for name, target in batch["targets"].items():
-                outputs[name].append(found[name].float().cpu())
-                targets[name].append(target)
-    return {task.name: task.score(outputs[task.name], targets[task.name]) for task in problem.tasks}
+                gathered[name].append((start, found[name].float().cpu(), target))
+    return gathered
 
 
 def is_labelled(task: Task, example: Example) -> bool:
