@@ -120,29 +120,30 @@ def score(row: dict, metric: str, task: str) -> float:
     )
 
 
-def table(rows: list[dict]) -> str:
-    """The page's two tables."""
-    lines = [
-        "| problem | task | metric | strategy | reached | seeds | CPU s a run | published |",
-        "|---" * 8 + "|",
-    ]
+def row_of(*cells: str) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def levels(rows: list[dict]) -> Iterator[str]:
+    """Lines of the table of `LEVELS`."""
+    yield row_of("problem", "task", "metric", "strategy", "reached", "seeds", "CPU s a run", "published")
+    yield "|---" * 8 + "|"
     for level in LEVELS:
         for strategy in STRATEGIES.get(level.problem, ("equal",)):
             mine = [row for row in rows if (row["problem"], row["strategy"]) == (level.problem, strategy)]
             if mine:
-                reached = interval(
-                    [score(row, level.metric, level.task) for row in mine],
-                    level.scale,
-                    1 if level.scale > 1 else 3,
-                )
+                values = [score(row, level.metric, level.task) for row in mine]
+                reached = interval(values, level.scale, 1 if level.scale > 1 else 3)
                 seconds = f"{np.mean([row['seconds'] for row in mine]):.0f}"
-                cells = [f"`{level.problem}`", level.task or "all", level.metric, f"`{strategy}`", reached]
-                lines.append(f"| {' | '.join([*cells, str(len(mine)), seconds, level.published])} |")
-    lines += [
-        "",
-        "| table | targets | aRRMSE | ridge, same folds | folds | CPU s a fold |",
-        "|---" * 6 + "|",
-    ]
+                cells = [f"`{level.problem}`", level.task or "mean", level.metric, f"`{strategy}`", reached]
+                yield row_of(*cells, str(len(mine)), seconds, level.published)
+
+
+def tables(rows: list[dict]) -> Iterator[str]:
+    """Lines of the table of Mulan's tables."""
+    yield row_of("table", "targets", "aRRMSE", "ridge, same folds", "folds", "CPU s a fold")
+    yield "|---" * 6 + "|"
     for problem in TABLES_OF_MULAN:
         mine = [row for row in rows if row["problem"] == problem]
         if mine:
@@ -150,10 +151,7 @@ def table(rows: list[dict]) -> str:
             other = interval([row["ridge"] for row in mine])
             seconds = f"{np.mean([row['seconds'] for row in mine]):.1f}"
             targets = str(TABLES[problem.removeprefix("mulan:")])
-            lines.append(
-                f"| {' | '.join([f'`{problem}`', targets, reached, other, str(len(mine)), seconds])} |"
-            )
-    return "\n".join(lines) + "\n"
+            yield row_of(f"`{problem}`", targets, reached, other, str(len(mine)), seconds)
 
 
 def main() -> None:
@@ -178,7 +176,7 @@ def main() -> None:
                 {k: v for k, v in rows[-1].items() if k in ("test", "seconds")},
                 flush=True,
             )
-    PAGE.write_text(table(rows), encoding="utf-8")
+    PAGE.write_text("\n".join([*levels(rows), "", *tables(rows), ""]), encoding="utf-8")
 
 
 if __name__ == "__main__":
