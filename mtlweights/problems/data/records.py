@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...files.escapes import message_of
 from .column import Column
 from .readers import numbered_lines
 
@@ -92,20 +94,30 @@ def read_parquet(path: Path) -> Records:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise ImportError("a Parquet file needs pyarrow: pip install 'mtlweights[parquet]'") from error
-    try:
+
+    @contextmanager
+    def readable() -> Iterator[None]:
+        try:
+            yield
+        except ArrowException as error:
+            reason = message_of(error)[:100]
+            raise ValueError(
+                f"{path}: expected a Parquet file, found none that is whole ({reason})."
+            ) from None
+
+    with readable():
         file = parquet.ParquetFile(path)
-    except ArrowException as error:
-        raise ValueError(f"{path}: expected a Parquet file, found none that can be read ({error}).") from None
-    names = list(file.schema_arrow.names)
+        names = list(file.schema_arrow.names)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         number = 0
-        for batch in file.iter_batches():
-            columns = [column.to_pylist() for column in batch.columns]
-            for values in zip(*columns, strict=True):
-                number += 1
-                pairs = zip(names, values, strict=True)
-                yield number, [_cell(path, number, name, value) for name, value in pairs]
+        with readable():
+            for batch in file.iter_batches():
+                columns = [column.to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    pairs = zip(names, values, strict=True)
+                    yield number, [_cell(path, number, name, value) for name, value in pairs]
 
     return Records(names, rows)
 
