@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .readers import numbered_lines
+from .readers import iterate_lines
 from .records import Records
 
 _ATTRIBUTE = re.compile(
@@ -26,7 +26,7 @@ def read_arff(path: Path) -> Records:
         ValueError: no attribute, a type that is not read (dates, relations), no ``@data``, or no UTF-8.
     """
     names, defaults = [], []
-    for number, line in numbered_lines(path):
+    for number, line in iterate_lines(path):
         word = line.strip().lower()
         if word.startswith("@data"):
             break
@@ -57,7 +57,7 @@ def _attribute(path: Path, number: int, line: str) -> tuple[str, str]:
 
 def _rows(path: Path, defaults: list[str]) -> Iterator[tuple[int, list[str]]]:
     inside = False
-    for number, line in numbered_lines(path):
+    for number, line in iterate_lines(path):
         text = line.strip()
         if not inside or not text or text.startswith("%"):
             inside = inside or text.lower().startswith("@data")

@@ -20,7 +20,7 @@ from .column import Column
 from .download import cache_folder
 from .from_examples import table_problem
 from .labels import SPLIT_SEED
-from .readers import numbered_lines
+from .readers import iterate_lines
 from .tabular import Targets, build_table
 
 WIDTH = 42  #: cells of a row
@@ -68,7 +68,7 @@ def census(name: str, options: Mapping[str, Any]) -> Problem:
         name, columns | tasks, inputs, parts, Targets(list(tasks), (), True, ("auroc", "accuracy"))
     )
     mlp = {key: value for key, value in options.items() if key != "rows"}
-    return table_problem(name, found.tasks, found.splits, mlp, _SETTINGS)
+    return table_problem(name, found.tasks, found.splits, mlp, _SETTINGS, features=found.features)
 
 
 def labels(row: Sequence[str]) -> tuple[str, str, str]:
@@ -109,7 +109,7 @@ def sample(part: str, n: int) -> list[Row]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    for number, line in numbered_lines(path):
+    for number, line in iterate_lines(path):
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.split(",")]

@@ -64,7 +64,7 @@ def mulan(name: str, table: str, options: Mapping[str, Any]) -> Problem:
     regress = Targets((), targets, units == "standard", ("rrmse", "rmse"))
     found = build_table(name, columns, inputs, parts, regress)
     mlp = {key: value for key, value in options.items() if key not in ("fold", "units")}
-    return table_problem(name, found.tasks, found.splits, mlp, _SETTINGS)
+    return table_problem(name, found.tasks, found.splits, mlp, _SETTINGS, features=found.features)
 
 
 def loader(table: str) -> Callable[[str, Mapping[str, Any]], Problem]:

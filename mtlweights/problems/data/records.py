@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...files.escapes import message_of
 from .column import Column
-from .readers import numbered_lines
+from .readers import iterate_lines
 
 
 class Records(NamedTuple):
@@ -69,7 +69,7 @@ def read_jsonl(path: Path) -> Records:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in numbered_lines(path):
+    for number, line in iterate_lines(path):
         if not line.strip():
             continue
         try:

@@ -77,9 +77,9 @@ def table(name: str, path: str, options: Mapping[str, Any], kind: str = "csv") -
     found = build_table(path, columns, inputs, parts, targets)
     mlp = {key: value for key, value in options.items() if key not in {*_COLUMNS, "units", "metrics"}}
     out = [*(f"{key!r} (an index)" for key in index), *(f"{key!r} (one value)" for key in found.constant)]
-    about = _about(n, layout, columns, found.inputs, out)
+    about = _about(n, layout, columns, [feature.name for feature in found.features], out)
     notes = (about, *map(_about_task, found.tasks))
-    return table_problem(name, found.tasks, found.splits, mlp, SETTINGS, notes)
+    return table_problem(name, found.tasks, found.splits, mlp, SETTINGS, notes, found.features)
 
 
 def _metrics(path: str, options: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..models.features import Feature
 from ..task import METRICS, Task
 from .column import Column, Encoder
 from .from_examples import Splits
@@ -43,13 +44,13 @@ class Table(NamedTuple):
     Attributes:
         tasks: in the order of the targets.
         splits: examples, whose inputs are rows of numbers.
-        inputs: the columns that are.
-        constant: those that are not, as they have one value in training.
+        features: the columns that those are made of.
+        constant: the names of others, which have one value in training.
     """
 
     tasks: list[Task]
     splits: Splits
-    inputs: list[str]
+    features: list[Feature]
     constant: list[str]
 
 
@@ -66,15 +67,16 @@ def build_table(
         ValueError: a target that is none, or no input that is not constant.
     """
     tasks = _tasks(where, columns, parts, targets)
-    found = {key: columns[key].encoder(parts["train"]) for key in inputs}
-    encoders = {key: encoder for key, encoder in found.items() if encoder}
+    found = {key: columns[key].feature(key, parts["train"]) for key in inputs}
+    features = [feature for feature in found.values() if feature]
+    encoders = [columns[feature.name].encoder(feature) for feature in features]
     if not encoders:
         raise ValueError(
             f"{where}: no input column is left: expected one that is no target and not constant."
         )
-    pairs = {key: _pairs(columns, [*encoders.values()], tasks, rows) for key, rows in parts.items()}
-    constant = [key for key in found if key not in encoders]
-    return Table(tasks, examples(tasks, pairs), list(encoders), constant)
+    pairs = {key: _pairs(columns, encoders, tasks, rows) for key, rows in parts.items()}
+    constant = [key for key, feature in found.items() if not feature]
+    return Table(tasks, examples(tasks, pairs), features, constant)
 
 
 def _tasks(

@@ -10,7 +10,7 @@ from ..problem import Problem
 from .download import data_file
 from .from_examples import text_problem
 from .labels import examples, label_task
-from .readers import numbered_lines
+from .readers import iterate_lines
 
 _FILES = ("seq.in", "seq.out", "label")
 _PARTS = {"train": "train", "dev": "valid", "test": "test"}
@@ -48,7 +48,7 @@ def read_utterances(words: Path, slots: Path, intents: Path) -> list[Utterance]:
     Raises:
         ValueError: files of different lengths, or a line with other numbers of words and slots.
     """
-    lines = [[line.strip() for _, line in numbered_lines(path)] for path in (words, slots, intents)]
+    lines = [[line.strip() for _, line in iterate_lines(path)] for path in (words, slots, intents)]
     if len({len(found) for found in lines}) > 1:
         paths = zip(lines, (words, slots, intents), strict=True)
         found = ", ".join(f"{len(found)} in {path}" for found, path in paths)
