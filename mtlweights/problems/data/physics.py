@@ -147,6 +147,7 @@ def _points(unit: np.ndarray, equation: Equation) -> np.ndarray:
 
 
 def _examples(points: np.ndarray, values: np.ndarray, equation: Equation) -> list[Example]:
+    values = values.round(8)  # the last digits are the machine's, and the data's digest should not be
     return [
         {"input": point, "targets": dict.fromkeys(equation.terms, value)}
         for point, value in zip(points.tolist(), values.tolist(), strict=True)
