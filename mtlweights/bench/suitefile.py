@@ -23,11 +23,11 @@ from typing import Any
 from .. import problems, strategies
 from ..problems import scales
 from ..problems.registry import OWN
-from ..specs import parse_spec
+from ..specs import nearest, parse_spec
 from . import budget as budgets
 from .protocol import Protocol
 from .runspec import SINGLE
-from .suite import MOST_SEEDS, Suite, check_settings, nearest
+from .suite import MOST_SEEDS, Suite, check_settings
 from .yamlfile import Located, read_yaml
 
 KEYS = ("problems", "strategies", "seeds", "budget", "settings", "worth")

@@ -138,7 +138,7 @@ class Loop:
         """One pass over the training split; mean loss and weight per task, and counts added to ``seen``."""
         losses = {task.name: Mean() for task in self.problem.tasks}
         weights: dict[str, Mean] = {}
-        whole = "after_step" in self.balancer.hooks and self.balancer.accumulation == "window"
+        whole = "after_step" in self.balancer.hooks and self.balancer.options.accumulation == "window"
         parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
         self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)

@@ -23,6 +23,14 @@ _VARIABLES = {TEXT: "currentColor", GRID: "var(--grid)", MUTED: "var(--muted)", 
 _VARIABLES |= {BETTER: "var(--better)", WORSE: "var(--worse)"}
 _VARIABLES |= {colour: f"var(--task{i})" for i, colour in enumerate(TASKS)}
 
+#: the page's colours in the light, for figures that stand alone
+PALETTE = {"--text": "#1c1e21", "--grid": "#d9dbdf", "--muted": "#6b7078", "--accent": "#1f6fb5"}
+PALETTE |= {"--better": "#11713b", "--worse": "#b3261e"}
+PALETTE |= {
+    f"--task{i}": colour
+    for i, colour in enumerate(("#1f6fb5", "#c05a00", "#11713b", "#8a4fb0", "#9a7b00", "#b03060"))
+}
+
 LONGEST = 32  #: characters of a name in it
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -71,10 +79,10 @@ def drawing(
         with warnings.catch_warnings():  # the page's reader has the fonts that matplotlib lacks
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        svg.append(_inline(file.getvalue(), label, key))
+        svg.append(inline(file.getvalue(), label, key))
 
 
-def _inline(svg: str, label: str, key: str) -> str:
+def inline(svg: str, label: str, key: str) -> str:
     """An SVG file as an element of the page: no fixed size, ids of its own, the page's colours."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"<svg[^>]*?viewBox=(\"[^\"]*\")[^>]*>", r"<svg viewBox=\1>", svg, count=1)
