@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import nnls
 
 from .cosines import cosines_and_norms
 
@@ -85,6 +84,8 @@ def _least_squares(cosines: np.ndarray, units: np.ndarray, linear: np.ndarray) -
     Problems", 1974, chapter 23; dependent gradients are no trouble to it. What misses the conditions by more
     than rounding is left to `_active_set`.
     """
+    from scipy.optimize import nnls
+
     values, directions = np.linalg.eigh(cosines)
     root = (directions * np.sqrt(np.maximum(values, 0.0))).T
     out = np.zeros_like(linear)
