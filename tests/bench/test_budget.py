@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtlweights import Balancer, problems, strategies
-from mtlweights.bench import RunSpec, load_suite, read_results, recheck, run_suite, schedule
+from mtlweights.bench import RunSpec, load_suite, read_results, run_suite, schedule
 from mtlweights.bench import run as bench_run
 from mtlweights.bench.budget import ALWAYS, BUDGETS, Draws, arms_of, budget_of, seed_of
 from mtlweights.bench.report import text_tables, verdicts
@@ -31,7 +31,6 @@ def in_process(monkeypatch):
             write_result(runner(spec), folder)
 
     monkeypatch.setattr(schedule, "run_pool", run_pool)
-    monkeypatch.setattr(recheck, "run_pool", run_pool)
 
 
 SETTINGS = Settings(epochs=1, lr=0.002)
