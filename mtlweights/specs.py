@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _OPTIONS = re.compile(r"(?P<name>.+?):(?P<options>[A-Za-z_]\w*=.*)", re.DOTALL)
@@ -93,15 +93,19 @@ def _text(value: Any) -> str:
     return repr(value)
 
 
-def did_you_mean(name: object, candidates: Collection[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing."""
-    close = difflib.get_close_matches(str(name), candidates, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def did_you_mean(name: object, known: Iterable[str], form: str = " ({})", cutoff: float = 0.6) -> str:
+    """``did you mean 'x'?`` in that form, x the nearest known name; nothing if none is near."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return form.format(f"did you mean {close[0]!r}?") if close else ""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """End of an error message on an unknown name: the closest known one, else all of them."""
+    names = list(known)
+    return did_you_mean(name, names, "{}") or f"expected one of {', '.join(names)}."
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """End of an error message on an unknown name: the closest known one, and all of them."""
     names = [str(name) for name in known]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"{meant}known: {', '.join(names) or 'none'}."
+    return f"{did_you_mean(word, names, '{} ', 0.5)}known: {', '.join(names) or 'none'}."

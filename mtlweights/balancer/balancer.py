@@ -9,29 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..gradients.batch import Batch
-from ..gradients.functions import after_backward, defer, refuse_transforms
-from ..gradients.leaves import Leaves
+from ..gradients.functions import refuse_transforms
 from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
-from ..gradients.task_gradients import Found, keep_compiled_graphs, no_autocast
-from ..strategies import GramStrategy, Strategy
-from ..strategies.making import bind, make_strategy
-from .arguments import (
-    check_accumulation,
-    check_gradients,
-    check_heads,
-    check_model,
-    check_normalise,
-    check_numbers,
-    check_seed,
-    check_shared,
-    task_names,
-    warn_of_optimizer,
-)
+from ..gradients.switches import keep_compiled_graphs
+from ..strategies import Strategy
+from ..strategies.making import bind, keywords, make_strategy
+from .arguments import check_model, check_shared, task_names, warn_of_optimizer
 from .calls import check_closure, check_features, check_gradient, read_losses, read_parts, read_scores
 from .explain import explain
-from .records import Step
+from .options import Options
 from .state import closures, optimizer_state
 from .state.optimizer_steps import OptimizerSteps
 from .state.reminders import Reminders
@@ -41,7 +28,7 @@ from .state.window import Window, merge
 from .step import line_search
 from .step.engine import Engine
 from .step.features import Representation
-from .step.measure import Gatherer
+from .step.measure import Measure
 from .step.validation_rows import Validation
 from .step.weights import Weigher
 
@@ -123,47 +110,40 @@ class Balancer:
         **hyperparameters: Any,
     ) -> None:
         self.tasks = task_names(tasks)
-        self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters)
-        seed, shared = check_seed(seed), check_shared(shared)
-        check_heads(heads, self.strategy)
-        weight_lr = self.strategy.weight_lr if weight_lr is None else weight_lr
-        check_numbers(self.strategy, every, smoothing, weight_lr)
-        check_normalise(normalise, self.strategy)
-        check_gradients(gradients, features, self.strategy, accumulation)
-        check_accumulation(accumulation, accumulation_steps, every, self.strategy)
-        self.heads, self.every, self.smoothing, self.normalise = heads, every, smoothing, normalise
-        self.accumulation, self.weight_lr, self.seed = accumulation, weight_lr, seed
-        self.model = check_model(model)
-        bind(self.strategy, self)
-        self.strategy.seed = seed
-        self._state = State(self.strategy, weight_lr)
-        self._weigher = Weigher(
-            self.strategy,
-            self._state,
+        self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters, keywords(type(self)))
+        self.options = Options(
+            gradients,
             heads,
             every,
             smoothing,
-            Ranks(process_group, model),
-            self.tasks,
             normalise,
+            accumulation,
+            accumulation_steps,
+            self.strategy.weight_lr if weight_lr is None else weight_lr,
+            seed,
         )
+        self.options.check(self.strategy)
+        self.options.check_features(features)
+        shared = check_shared(shared)
+        self.model = check_model(model)
+        bind(self.strategy, self)
+        self.strategy.seed = int(seed)
+        self._state = State(self.strategy, self.options.weight_lr)
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
-        batches = self.strategy.batches
-        window = accumulation == "window" or batches > 1
-        self._engine = Engine(
-            Gatherer(
-                self._weigher,
-                self._sharing,
-                Window(accumulation_steps, model, batches, len(self.tasks)) if window else None,
-                gradients,
-            ),
-            Validation(self.strategy, self._sharing, self._weigher.ranks),
-            Representation(features),
-        )
+        self._ranks = Ranks(process_group, model)
+        batches, window = self.strategy.batches, None
+        if accumulation == "window" or batches > 1:
+            window = Window(accumulation_steps, model, batches, len(self.tasks))
+        self._validation = Validation(self.strategy, self._sharing, self._ranks)
+        self._representation = Representation(features)
+        weigher = Weigher(self.strategy, self._state, self.options, self.tasks)
+        self._steps = OptimizerSteps(self._state, window)
+        parts = (weigher, self._sharing, self._ranks, window)
+        measure = Measure(*parts, self._validation, self._representation)
+        self._engine = Engine(measure, *parts, self._steps)
         if not self._engine.one_pass:
             keep_compiled_graphs()
-        self._steps = OptimizerSteps(self._state, self._engine.window)
         self._reminders = Reminders(self.strategy)
 
     def __call__(
@@ -198,32 +178,23 @@ class Balancer:
     ) -> Tensor:
         found = read_losses(self.tasks, losses, counts)
         refuse_transforms(found.values)
-        check_features(features, self._engine.gatherer.mode)
+        check_features(features, self.options.gradients)
         if not torch.is_grad_enabled() or not (self.model is None or self.model.training):
             plain = found.plain_sum()
             self._reminders.evaluating(plain)
             return plain
         found.check_moves("loss")
-        self._weigher.ranks.check_join()
-        present, values, numbers = found.present, found.values, found.counts
+        self._ranks.check_join()
         if features is not None:
-            self._engine.representation.tensor = features
-        self._reminders.called(self._steps.last)
-        call = closures.running()
-        if call is not None and line_search.follows(self._engine, call):
-            losses_at, begin = (present, values, numbers), partial(self._begin, values)
-            held = line_search.scalar(self._engine, call, losses_at, begin, self._steps.mark)
+            self._representation.tensor = features
+        if self._reminders.counts:
+            self._reminders.called(self._steps.last)
+        step = closures.NOW.step
+        if step is not None and line_search.follows(self._engine, step):
+            held = line_search.scalar(self._engine, step, found)
             if held is not None:
                 return held
-        if self._engine.one_pass and not self._weigher.ranks.several_forwards(values):
-            decided = partial(self._backward_starts, self._begin(values))
-            with no_autocast(values[0].device):
-                return self._engine.scalar(present, values, numbers, decided)
-        leaves, hang = self._engine.meet(present, values)  # raises now where nothing tells a window's end
-        with torch.no_grad():
-            total = found.plain_sum()
-        run = partial(self._run, present, values, numbers, leaves)
-        return defer(total, run, leaves.graph, hang, self._weigher.ranks.shares_forward)
+        return self._engine.scalar(found)
 
     def backward(
         self,
@@ -252,7 +223,7 @@ class Balancer:
         """
         found = optimizer_state.unwrap(optimizer)
         warn_of_optimizer(self.strategy, found[-1])
-        optimizer_state.board(self, found)
+        optimizer_state.attach(self, found)
         self._steps.attach(found)
         return self
 
@@ -295,7 +266,7 @@ class Balancer:
         if self._steps.last is not None:
             found = found.only(self._steps.last.present)
         if found.present:
-            self._state.learn(self._engine.after_step(found.present, found.values, found.counts))
+            self._engine.after_step(found)
 
     @property
     def hooks(self) -> frozenset[str]:
@@ -315,7 +286,7 @@ class Balancer:
         check_closure(closure)
         self._reminders.fed("validate")
         if "validate" in self.hooks:
-            self._engine.validation.give(partial(self._validation_losses, closure))
+            self._validation.give(partial(self._validation_losses, closure))
 
     def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
         found = read_losses(self.tasks, closure(), None)
@@ -352,36 +323,7 @@ class Balancer:
         self._state.load_state_dict(dict(state))
         self._sharing.load_state_dict(state["reach"])
 
-    # steps ------------------------------------------------------------------------------------------------
-
-    def _begin(self, values: Sequence[Tensor]) -> Callable[[Step], None]:
-        """Move the state to the losses' device, and resolve the last step; returns what proposes this one."""
-        host = isinstance(self.strategy, GramStrategy)
-        self._state.to(torch.device("cpu") if host else values[0].device)
-        return self._steps.begin(values, self._sharing)
-
-    def _run(
-        self,
-        present: list[int],
-        values: list[Tensor],
-        counts: list[Any],
-        leaves: Leaves,
-        factor: Tensor,
-        retain_graph: bool,
-    ) -> Found:
-        propose = self._begin(values)
-        # all that DDP returns from forward is one node: the outer engine visits the other outputs as well
-        keep = retain_graph or self._weigher.ranks.number > 1
-        with no_autocast(values[0].device):
-            found = self._engine.found(Batch(present, values, counts, leaves, factor, keep), propose)
-        after_backward(self._steps.mark)
-        return found
-
-    def _backward_starts(self, propose: Callable[[Step], None], step: Step) -> None:
-        propose(step)
-        after_backward(self._steps.mark)
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""
         self.__dict__.update(state)
-        self._engine.validation.clear()
+        self._validation.clear()

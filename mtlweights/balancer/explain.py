@@ -16,14 +16,14 @@ MATRIX, FORMED, STATE = 1.4, 1, 3
 def explain(tasks: Sequence[str], engine: Engine) -> str:
     """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
     strategy, sharing = engine.weigher.strategy, engine.sharing
-    every, plain = engine.weigher.every, engine.weigher.plain_heads
+    every, plain = engine.weigher.options.every, engine.weigher.plain_heads
     rows = not isinstance(strategy, LossStrategy)
     kind = "losses" if not rows else "Jacobian" if isinstance(strategy, JacobianStrategy) else "Gramian"
     lines = [f"{type(strategy).__name__} on {len(tasks)} tasks ({', '.join(tasks)}), from their {kind}."]
     if engine.one_pass:
         return "\n".join([*lines, "One backward pass per step; no memory beyond plain training."])
     each = "one backward pass per task"
-    if engine.gatherer.mode == "features":
+    if engine.measure.mode == "features":
         each = "one backward pass per task through its head, and one weighted pass"
     often = f"{each} every {every} steps, one in all between" if every > 1 else each
     lines.append(f"Per step: {often if rows else 'one backward pass, and one into each head'}.")
@@ -55,15 +55,15 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
 
 def _memory(engine: Engine) -> list[str]:
     """What is kept of each task's gradient, and what that takes."""
-    sharing, kept = engine.sharing, engine.gatherer.factored
-    if engine.gatherer.mode == "features":
+    sharing, kept = engine.sharing, engine.measure.factored
+    if engine.measure.mode == "features":
         return ["Memory above plain training: one gradient of the representation per task."]
     leaves, lines = sharing.everything(), []
     sizes = [task_gradients.size(p) for p in leaves.params]
     if kept:
         where = [c for c, name in enumerate(leaves.names) if name in kept]
         lines.append(_line("Never formed per task, kept as factors", where, leaves.names, sizes))
-    elif engine.gatherer.mode == "gramian":
+    elif engine.measure.mode == "gramian":
         lines.append(
             "No gradient is kept as factors: no linear layer or embedding, or several batches or ranks."
         )

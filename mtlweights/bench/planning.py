@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .. import problems, strategies
+from .. import Balancer, problems, strategies
 from ..problems import Problem, Task
 from ..specs import parse_spec
-from ..strategies.making import OWN
+from ..strategies.making import keywords
 from ..train.settings import resolve_device
 from .budget import Arm, arms_of, budget_of
 from .code import library
@@ -96,7 +95,7 @@ def _try(strategy: str, tasks: tuple[Task, ...], seed: int) -> None:
     if cls.__module__.startswith("mtlweights."):
         make_balancer(strategy, tasks, None, seed)
         return
-    takes = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    if strange := options.keys() - {*takes, *OWN}:
+    takes = [p.name for p in keywords(cls)]
+    if strange := options.keys() - {*takes, *(p.name for p in keywords(Balancer))}:
         known = ", ".join(takes) or "none"
         raise ValueError(f"{cls.__name__} has no hyperparameter {min(strange)!r}. It takes: {known}.")

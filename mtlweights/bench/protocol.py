@@ -78,8 +78,7 @@ def write_protocol(protocol: Protocol, folder: str | Path) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    with atomic.replacing(Path(folder) / FILE) as file:
-        file.write(json.dumps(asdict(protocol), indent=1, sort_keys=True).encode() + b"\n")
+    atomic.write(Path(folder) / FILE, json.dumps(asdict(protocol), indent=1, sort_keys=True) + "\n")
 
 
 def read_protocol(folder: str | Path) -> Protocol | None:

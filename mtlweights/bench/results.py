@@ -39,9 +39,7 @@ def write_result(result: dict[str, Any], folder: str | Path) -> Path:
     predictions.keep(result.get(predictions.PREDICTIONS), result["id"], folder)
     content = _finite({key: value for key, value in result.items() if key != predictions.PREDICTIONS})
     text = json.dumps({**content, "checksum": _checksum(content)}, indent=1, allow_nan=False)
-    with atomic.replacing(path) as file:
-        file.write(text.encode() + b"\n")
-    return path
+    return atomic.write(path, text + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from ..specs import nearest
 from ..train import Settings
 from . import budget as budgets
 from .runspec import RunSpec, problem_key, spec_key
@@ -102,10 +102,3 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if key not in SETTINGS:
             raise ValueError(f"unknown setting {key!r}; " + nearest(key, SETTINGS))
     Settings(**settings)
-
-
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """End of a message on an unknown name: the closest known one, else all of them."""
-    names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}."

@@ -64,6 +64,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def write(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a whole file as UTF-8, as `replacing` does.
+
+    Raises:
+        OSError: as there.
+    """
+    with replacing(path) as file:
+        file.write(text.encode())
+    return Path(path)
+
+
 def _begin(path: Path) -> tuple[BinaryIO, Path]:
     """A new hidden file beside ``path``, locked for as long as it is open."""
     while True:

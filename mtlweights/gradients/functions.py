@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .graph import Graph
-from .task_gradients import Found, accumulate, as_gradient
+from .write_grad import Found, accumulate, as_gradient
 
 Run = Callable[[Tensor, bool], Found]
 

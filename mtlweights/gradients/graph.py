@@ -97,11 +97,11 @@ class Graph:
                 if waiting:
                     stack += waiting
                     continue
-            below[node] = self._meet(node, edges) if edges else self._end(node)
+            below[node] = self._visit(node, edges) if edges else self._end(node)
             stack.pop()
         return self._value(root)
 
-    def _meet(self, node: Node, edges: Sequence[Edge]) -> int:
+    def _visit(self, node: Node, edges: Sequence[Edge]) -> int:
         """The leaves below all values of a node whose following nodes are known."""
         following, kind = self.following, type(node).__name__
         if kind == "CheckpointFunctionBackward":
@@ -138,7 +138,7 @@ class Graph:
         return 1 << len(self.leaves) - 1
 
     def _value(self, edge: Edge) -> int:
-        """The leaves below one value of a node that was met."""
+        """The leaves below one value of a node that was visited."""
         node = edge[0]
         kind = type(node).__name__
         if kind not in SEVERAL:

@@ -65,7 +65,7 @@ class Sharing:
         parts = getattr(found, "_params", None) or [found]
         return next((part for part in parts if part is not None and part.requires_grad), None)
 
-    def meet(self, present: Sequence[int], losses: Sequence[Tensor], everywhere: bool = False) -> Leaves:
+    def register(self, present: Sequence[int], losses: Sequence[Tensor], everywhere: bool = False) -> Leaves:
         """The leaves of these losses, and who reaches them.
 
         With ``everywhere``, for several ranks: all trainable parameters of the model and all met outside

@@ -1,4 +1,4 @@
-"""The gradient engine: the only file that calls autograd.
+"""Task gradients out of autograd, and what strategies look at: their Gramian, their Jacobian.
 
 Letters: T tasks, m <= T present, n parameters, P their elements. A *row* is one task's gradient, held as
 one tensor (or None: not reached) per parameter, so no row is ever copied into a flat vector unless a
@@ -7,25 +7,19 @@ JacobianStrategy asks for it. A complex parameter is two real ones, its gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
-from torch.backends import mkldnn
 
 from . import factored
 from .factored import Product, Weight
 from .graph import Use, unhooked
-from .inner_products import BATCH, BLOCK, inner, mix
+from .inner_products import BATCH, BLOCK, inner
 
 Row = list[Any]  # per parameter a Tensor, a Product, or None
-Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
-
-
-GPUS = ("cuda",)
 
 
 def rows(
@@ -96,14 +90,6 @@ def blank(param: Tensor) -> Tensor:
     """Zeros, as a dense gradient in the parameter."""
     zeros = torch.zeros_like(param, layout=torch.strided)
     return torch.view_as_real(zeros) if zeros.is_complex() else zeros
-
-
-def as_gradient(param: Tensor, gradient: Tensor) -> Tensor:
-    """What a parameter's ``.grad`` takes: of its type and shape, complex where it is."""
-    if not param.is_complex():
-        return gradient.to(param.dtype)
-    parts = gradient.reshape(*param.shape, 2).to(param.real.dtype)
-    return torch.view_as_complex(parts.clone())  # a pair that starts at an odd place is no complex number
 
 
 def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
@@ -182,83 +168,6 @@ def is_sparse(rows: Sequence[Row], column: int) -> bool:
     return any(isinstance(row[column], Tensor) and row[column].is_sparse for row in rows)
 
 
-def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: bool = False) -> Tensor | None:
-    """``sum_i weights[i] * rows[i]`` for one parameter. Takes the gradients out of the rows.
-
-    ``wide``: in float64, for rows that cancel; rounded in float32, each of them leaves an error of its own
-    length, and so does its weight.
-    The first product allocates: autograd may hand the same tensor to two parameters, or one with
-    overlapping memory, so nothing that it returned is written to.
-    """
-    total: Tensor | None = None
-    taken = [row[column] for row in rows]
-    for row in rows:
-        row[column] = None
-    if any(isinstance(gradient, Product) for gradient in taken):
-        return factored.combine(taken, weights, wide)
-    some = [(g, w) for g, w in zip(taken, weights, strict=True) if g is not None]
-    if wide and some and not any(g.is_sparse for g, _ in some):
-        return mix([g for g, _ in some], [w for _, w in some])
-    for k, weight in enumerate(weights):
-        gradient, taken[k] = taken[k], None
-        if gradient is None:
-            continue
-        if total is None:
-            total = gradient * weight
-        elif total.is_sparse or gradient.is_sparse or isinstance(weight, Tensor):
-            total = total + gradient * weight
-        else:
-            total.add_(gradient, alpha=weight)
-    return total
-
-
-def combine_alike(rows: Sequence[Row], columns: Sequence[int], weights: Sequence[Weight]) -> dict[int, Any]:
-    """`combine` for many parameters by few kernels: those on a GPU that every row reaches densely.
-
-    A part of them at a time, whose gradients are taken out of the rows.
-    """
-    out: dict[int, Any] = {}
-    if any(isinstance(weight, Tensor) for weight in weights):
-        return out
-    left = [c for c in columns if all(_is_dense_on_gpu(row[c]) for row in rows)]
-    while left:
-        these, elements = [], 0
-        while left and elements < BATCH:
-            these.append(left.pop(0))
-            elements += rows[0][these[-1]].numel()
-        lists: list[list[Any]] = [[row[c] for c in these] for row in rows]
-        total: list[Any] = list(torch._foreach_mul(lists[0], weights[0]))
-        for part, weight in zip(lists[1:], weights[1:], strict=True):
-            torch._foreach_add_(total, part, alpha=float(weight))
-        out |= zip(these, total, strict=True)
-        for row in rows:
-            for c in these:
-                row[c] = None
-    return out
-
-
-def _is_dense_on_gpu(gradient: object) -> bool:
-    return isinstance(gradient, Tensor) and not gradient.is_sparse and gradient.device.type in GPUS
-
-
-def accumulate(param: Tensor, gradient: Tensor | None) -> None:
-    """Add to ``param.grad``, and call what waits for it, as a backward pass through the leaf would."""
-    if gradient is None:
-        return
-    gradient = as_gradient(param, gradient)
-    for hook in list((param._backward_hooks or {}).values()):
-        changed = hook(gradient)
-        gradient = gradient if changed is None else changed
-    if param.grad is None:
-        param.grad = gradient
-    elif gradient.is_sparse:
-        param.grad = param.grad + gradient
-    else:
-        param.grad.add_(gradient)
-    for waiting in (getattr(param, "_post_accumulate_grad_hooks", None) or {}).values():
-        waiting(param)
-
-
 def differentiate(
     combine: Callable[[Tensor], Tensor], losses: Tensor, learned: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -277,59 +186,3 @@ def differentiate(
         grads = torch.autograd.grad(value, [point, *learned], allow_unused=True)
     filled = [torch.zeros_like(x) if g is None else g for x, g in zip([point, *learned], grads, strict=True)]
     return value.detach(), filled[0], filled[1:]
-
-
-@contextmanager
-def no_autocast(device: torch.device) -> Iterator[None]:
-    """Whatever the caller has switched on."""
-    if not torch.is_autocast_enabled(device.type):
-        yield
-        return
-    with torch.autocast(device.type, enabled=False):
-        yield
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """A strategy's products in the precision of their operands: no TF32, no bfloat16 inside.
-
-    Not for passes through the model, which are the caller's to speed up. torch has an older switch, and since
-    2.9 one per backend, after whose use the older may not be read.
-    """
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:
-        before = "highest"
-    if before != "highest":
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-        return
-    found: list[Any] = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, mkldnn)]
-    switches = [(switch, switch.fp32_precision) for switch in found if hasattr(switch, "fp32_precision")]
-    for switch, _ in switches:
-        switch.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for switch, setting in switches:
-            switch.fp32_precision = setting
-
-
-def keep_compiled_graphs() -> None:
-    """Have torch.compile keep the buffers of its backward graphs, which several passes go through.
-
-    By default a graph compiled for a single backward gives them away, and a second pass raises, or reads what
-    the first one wrote over: inductor's cache on the disk does not tell graphs that give buffers away from
-    those that do not, so entries made from now on get a key of their own. Settings of the process, for graphs
-    compiled from now on.
-    """
-    from torch._functorch import config
-
-    if getattr(config, "donated_buffer", False):
-        config.donated_buffer = False
-        cache: Any = getattr(torch.compiler, "config", None)
-        if hasattr(cache, "cache_key_tag"):
-            cache.cache_key_tag = f"{cache.cache_key_tag} buffers kept"

@@ -126,7 +126,7 @@ class MultiTaskTrainer(Trainer):
             loss = _nothing(outputs, model)
         elif model.training and self.balancer is not None:
             if "after_step" in self.balancer.hooks:
-                before = self._batches if self.balancer.accumulation == "window" else []
+                before = self._batches if self.balancer.options.accumulation == "window" else []
                 self._batches = [*before, (model, inputs, counts)]
             wanted = self._held_out is not None and "validate" in self.balancer.hooks
             if wanted and self.accelerator.sync_gradients:

@@ -1,4 +1,4 @@
-"""The strategies: each is the mathematics of one paper and nothing else, and knows nothing of training loops.
+"""The methods: each strategy is the mathematics of one paper, and knows nothing of training loops.
 
 T tasks, of which m <= T have a loss in this step; P shared parameters.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,67 +23,55 @@ def shown(value: object) -> str:
 
 def check_above(bound: float, **values: Any) -> None:
     """Raise ValueError for a value that is not a finite number above ``bound``."""
-    for name, value in values.items():
-        if not (is_number(value) and bound < value):
-            raise ValueError(f"{name} should be a number above {bound:g}, found {shown(value)}.")
+    _check(values, lambda x: is_number(x) and bound < x, f"a number above {bound:g}")
 
 
 def check_at_least(bound: float, **values: Any) -> None:
     """Raise ValueError for a value that is not a finite number of at least ``bound``."""
-    for name, value in values.items():
-        if not (is_number(value) and bound <= value):
-            wanted = "finite number" if bound == -INF else f"number of at least {bound:g}"
-            raise ValueError(f"{name} should be a {wanted}, found {shown(value)}.")
+    wanted = "a finite number" if bound == -INF else f"a number of at least {bound:g}"
+    _check(values, lambda x: is_number(x) and bound <= x, wanted)
 
 
 def check_from_to(least: float, most: float, **values: Any) -> None:
     """Raise ValueError for a value that is not a number in [least, most]."""
-    for name, value in values.items():
-        if not (is_number(value) and least <= value <= most):
-            raise ValueError(f"{name} should be a number from {least:g} to {most:g}, found {shown(value)}.")
+    _check(values, lambda x: is_number(x) and least <= x <= most, f"a number from {least:g} to {most:g}")
 
 
 def check_share(**values: Any) -> None:
     """Raise ValueError for a value outside (0, 1]."""
-    for name, value in values.items():
-        if not (is_number(value) and 0 < value <= 1):
-            raise ValueError(f"{name} should be above 0 and at most 1, found {shown(value)}.")
+    _check(values, lambda x: is_number(x) and 0 < x <= 1, "above 0 and at most 1")
 
 
 def check_fraction(**values: Any) -> None:
     """Raise ValueError for a value outside [0, 1)."""
-    for name, value in values.items():
-        if not (is_number(value) and 0 <= value < 1):
-            raise ValueError(f"{name} should be at least 0 and below 1, found {shown(value)}.")
+    _check(values, lambda x: is_number(x) and 0 <= x < 1, "at least 0 and below 1")
 
 
 def check_whole(least: int, **values: Any) -> None:
     """Raise ValueError for a value that is not an integer of at least ``least``, below 2^31."""
-    for name, value in values.items():
-        if not (is_whole(value) and least <= value < MOST):
-            raise ValueError(f"{name} should be a whole number of at least {least}, found {shown(value)}.")
+    _check(values, lambda x: is_whole(x) and least <= x < MOST, f"a whole number of at least {least}")
 
 
 def check_task(n_tasks: int, **values: Any) -> None:
     """Raise ValueError for a value that is not the index of one of ``n_tasks`` tasks."""
-    for name, value in values.items():
-        if not (is_whole(value) and 0 <= value < n_tasks):
-            places = f"the index of one of {n_tasks} tasks, 0 to {n_tasks - 1}"
-            raise ValueError(f"{name} should be {places}, found {shown(value)}.")
+    wanted = f"the index of one of {n_tasks} tasks, 0 to {n_tasks - 1}"
+    _check(values, lambda x: is_whole(x) and 0 <= x < n_tasks, wanted)
 
 
 def check_choice(known: Sequence[str] | Mapping[str, Any], **values: Any) -> None:
     """Raise ValueError for a value that is not one of the words ``known``."""
-    for name, value in values.items():
-        if not (isinstance(value, str) and value in known):
-            raise ValueError(f"{name} should be one of {', '.join(known)}, found {shown(value)}.")
+    _check(values, lambda x: isinstance(x, str) and x in known, f"one of {', '.join(known)}")
 
 
 def check_switch(**values: Any) -> None:
     """Raise ValueError for a value that is neither True nor False."""
+    _check(values, lambda x: isinstance(x, bool), "True or False")
+
+
+def _check(values: Mapping[str, Any], fits: Callable[[Any], bool], wanted: str) -> None:
     for name, value in values.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} should be True or False, found {shown(value)}.")
+        if not fits(value):
+            raise ValueError(f"{name} should be {wanted}, found {shown(value)}.")
 
 
 def is_whole(value: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -15,30 +15,20 @@ from . import Strategy
 from .hyperparameters import shown
 from .loading import is_usable
 
-OWN = (
-    "shared",
-    "gradients",
-    "features",
-    "heads",
-    "every",
-    "smoothing",
-    "normalise",
-    "accumulation",
-    "accumulation_steps",
-    "process_group",
-    "weight_lr",
-    "seed",
-)
-
-
 #: strategy instances in use, and the balancer of each
 _bound: WeakKeyDictionary[Strategy, ref[Any]] = WeakKeyDictionary()
 
 
 def make_strategy(
-    strategy: str | type[Strategy] | Strategy, n_tasks: int, hyperparameters: Mapping[str, Any]
+    strategy: str | type[Strategy] | Strategy,
+    n_tasks: int,
+    hyperparameters: Mapping[str, Any],
+    others: Sequence[inspect.Parameter] = (),
 ) -> Strategy:
-    """An instance for ``n_tasks`` tasks from a name, a class or an instance."""
+    """An instance for ``n_tasks`` tasks from a name, a class or an instance.
+
+    ``others`` are the arguments that the caller takes itself, which a misspelt one may have meant.
+    """
     if isinstance(strategy, Strategy):
         if hyperparameters:
             raise ValueError(
@@ -55,7 +45,7 @@ def make_strategy(
             f"strategy should be a name, a Strategy class or an instance, found {shown(strategy)}."
         )
     _check_kind(cls)
-    _check_keywords(cls, hyperparameters)
+    _check_keywords(cls, hyperparameters, [p.name for p in others])
     try:
         return cls(n_tasks, **hyperparameters)
     except (ValueError, KeyboardInterrupt):
@@ -75,26 +65,31 @@ def _check_kind(cls: type[Strategy]) -> None:
         )
 
 
-def _check_keywords(cls: type[Strategy], hyperparameters: Mapping[str, Any]) -> None:
-    accepted = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
+def keywords(made: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What may be said by keyword alone when one is made: a strategy's hyperparameters."""
+    return [p for p in inspect.signature(made).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def _check_keywords(cls: type[Strategy], hyperparameters: Mapping[str, Any], others: Sequence[str]) -> None:
+    accepted = keywords(cls)
     for name in hyperparameters:
         if name not in [p.name for p in accepted]:
             known = ", ".join(p.name for p in accepted) or "none"
             raise ValueError(
-                f"Strategy {cls.__name__} has no hyperparameter {name!r}{_meant(name, accepted)}. "
+                f"Strategy {cls.__name__} has no hyperparameter {name!r}{_meant(name, accepted, others)}. "
                 f"It takes: {known}."
             )
 
 
-def _meant(name: str, accepted: Sequence[inspect.Parameter]) -> str:
-    """What a wrong keyword may have meant: a hyperparameter of the strategy's, else one of ours."""
+def _meant(name: str, accepted: Sequence[inspect.Parameter], others: Sequence[str]) -> str:
+    """What a wrong keyword may have meant: a hyperparameter of the strategy's, else one of the others."""
     names = [p.name for p in accepted]
     if "weight" in name:  # the word that most libraries have for it
         per_task = [p.name for p in accepted if "Sequence[float]" in str(p.annotation)]
         names = [n for n in per_task if n in ("alpha", "preference")] or names
         if len(names) == 1 and names[0] in per_task:
             return f" (did you mean {names[0]!r}?)"
-    return did_you_mean(name, names) or did_you_mean(name, OWN)
+    return did_you_mean(name, names) or did_you_mean(name, others)
 
 
 def bind(strategy: Strategy, balancer: object) -> None:

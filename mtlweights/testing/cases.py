@@ -7,26 +7,26 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ..strategies import ALL, Index
-from .harness import Moment
+from .harness import Case
 
 COLUMNS = 12  # parameters, more than any number of tasks whose rows should be independent
 
 
-def ordinary(n_tasks: int, n: int, present: Index = ALL) -> Moment:
+def ordinary(n_tasks: int, n: int, present: Index = ALL) -> Case:
     """The n-th step of a training: random gradients, losses from 0.1 to 3."""
     rng = np.random.default_rng([n, n_tasks])
     jacobian, losses = rng.normal(size=(n_tasks, COLUMNS)), rng.uniform(0.1, 3, n_tasks)
-    return Moment(f"step {n + 1} of random gradients", jacobian[present], losses[present], present)
+    return Case(f"step {n + 1} of random gradients", jacobian[present], losses[present], present)
 
 
-def validated(n_tasks: int, n: int) -> Moment:
+def validated(n_tasks: int, n: int) -> Case:
     """The same with rows of a validation loss per task."""
-    moment = ordinary(n_tasks, n)
-    moment.validation = ordinary(n_tasks, n + 100).jacobian
-    return moment
+    case = ordinary(n_tasks, n)
+    case.validation = ordinary(n_tasks, n + 100).jacobian
+    return case
 
 
-def degenerate(n_tasks: int) -> Iterator[Moment]:
+def degenerate(n_tasks: int) -> Iterator[Case]:
     """Zero, rank-one, exactly opposed gradients, and one that is zero; with losses of 1 and of 0."""
     rng = np.random.default_rng(n_tasks)
     rank_one = np.outer(np.arange(1.0, n_tasks + 1), rng.integers(-3, 4, COLUMNS))
@@ -39,11 +39,11 @@ def degenerate(n_tasks: int) -> Iterator[Moment]:
         "one gradient zero": zero_row,
     }
     for name, jacobian in kinds.items():
-        yield Moment(name, jacobian, np.ones(n_tasks))
-        yield Moment(f"{name} and all losses zero", jacobian, np.zeros(n_tasks))
+        yield Case(name, jacobian, np.ones(n_tasks))
+        yield Case(f"{name} and all losses zero", jacobian, np.zeros(n_tasks))
 
 
-def of_every_rank(sizes: Iterable[int]) -> Iterator[Moment]:
+def of_every_rank(sizes: Iterable[int]) -> Iterator[Case]:
     """Random gradients for every number of tasks and every rank, rows from 1e-6 to 1e6 in size.
 
     For each rank three: whole numbers, whose Gramian is exact; real ones; real ones in which every row has a
@@ -56,9 +56,9 @@ def of_every_rank(sizes: Iterable[int]) -> Iterator[Moment]:
             whole = _whole(rng, n_tasks, rank) @ _whole(rng, rank, COLUMNS)
             real = rng.normal(size=(n_tasks, rank)) @ rng.normal(size=(rank, COLUMNS))
             sizes_of_rows = 10.0 ** rng.uniform(-6, 6, (n_tasks, 1))
-            yield Moment(f"rank {rank}, whole numbers", whole, losses)
-            yield Moment(f"rank {rank}", real, losses)
-            yield Moment(f"rank {rank}, rows of 1e-6 to 1e6", sizes_of_rows * real, losses)
+            yield Case(f"rank {rank}, whole numbers", whole, losses)
+            yield Case(f"rank {rank}", real, losses)
+            yield Case(f"rank {rank}, rows of 1e-6 to 1e6", sizes_of_rows * real, losses)
 
 
 def _whole(rng: np.random.Generator, n: int, m: int) -> np.ndarray:
@@ -68,7 +68,7 @@ def _whole(rng: np.random.Generator, n: int, m: int) -> np.ndarray:
     return np.asarray(numbers)
 
 
-def stationary(sizes: Iterable[int]) -> Iterator[Moment]:
+def stationary(sizes: Iterable[int]) -> Iterator[Case]:
     """Gradients with a combination of weights >= 0, not all 0, that is zero.
 
     It takes one task (its gradient is zero), two (exactly opposed, of unequal length), some, or all; the
@@ -84,4 +84,4 @@ def stationary(sizes: Iterable[int]) -> Iterator[Moment]:
             lengths = 10.0 ** rng.uniform(-1.5, 1.5, (n_tasks, 1))
             for scale in (1e-6, 1.0, 1e6):
                 name = f"stationary by {k} gradients, times {scale:g}"
-                yield Moment(name, scale * (lengths * jacobian)[order], losses)
+                yield Case(name, scale * (lengths * jacobian)[order], losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +12,16 @@ from torch import Tensor
 
 from ..balancer.records import Step
 from ..balancer.state.state import State
+from ..balancer.step.weights import call_gram, call_jacobian, call_loss
 from ..strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
 from .compare import frozen
 
-#: of learned weights
-LEARNING_RATE = 0.025
+LEARNING_RATE = 0.025  #: of learned weights
+METHODS = {LossStrategy: "combine", GramStrategy: "weights", JacobianStrategy: "direction"}
 
 
 @dataclass
-class Moment:
+class Case:
     """What a step shows a strategy: m tasks present, P parameters.
 
     A strategy with several ``batches`` gets the rows over and over, one with ``lookahead`` those of
@@ -39,14 +41,14 @@ class Moment:
 
 @dataclass
 class Result:
-    """What a strategy made of a moment."""
+    """What a strategy made of a case."""
 
     update: np.ndarray  #: the trunk's direction [P]
     weights: list[np.ndarray]  #: trunk's and heads' [m], or [km] with k batches; as far as it has any
     raw: list[Any]  #: what it returned
 
 
-class Stage:
+class Harness:
     """Plays steps on a strategy, as the Balancer would.
 
     Args:
@@ -58,28 +60,33 @@ class Stage:
         self.strategy, self.dtype = strategy, dtype
         self.state = State(strategy, LEARNING_RATE)
         self.given: dict[str, tuple[Any, Any]] = {}  #: the last call's inputs, and copies from before it
+        self.m = strategy.n_tasks  #: tasks at hand
+        for kind, method in METHODS.items():
+            if isinstance(strategy, kind):
+                self._watch(method)
 
-    def step(self, moment: Moment) -> Result:
+    def step(self, case: Case) -> Result:
         """A step that is taken."""
-        result = self.propose(moment)
+        result = self.propose(case)
         self.state.commit()
         return result
 
-    def propose(self, moment: Moment) -> Result:
+    def propose(self, case: Case) -> Result:
         """A step that is not taken yet: ``state.commit()`` takes it, ``state.drop()`` skips it.
 
-        Raises AssertionError where the strategy raises or returns another shape, saying for which moment.
+        Raises AssertionError where the strategy raises or returns another shape, saying for which case.
         """
-        losses = torch.tensor(moment.losses, dtype=self.dtype)
-        present = np.arange(self.strategy.n_tasks)[moment.present]
+        losses = torch.tensor(case.losses, dtype=self.dtype)
+        present = np.arange(self.strategy.n_tasks)[case.present]
         step = Step(present.tolist(), losses, torch.ones_like(losses))
+        self.m = len(present)
         try:
-            result = self._weigh(moment, step)
+            result = self._weigh(case, step)
         except Exception as error:
             said = (
                 str(error) if isinstance(error, AssertionError) else f"raised {type(error).__name__}: {error}"
             )
-            raise AssertionError(f"{moment}: {said}") from error
+            raise AssertionError(f"{case}: {said}") from error
         self.state.propose(step)
         return result
 
@@ -93,67 +100,63 @@ class Stage:
         kept |= {f"rows.{k}": x for k, x in self.state.rows.flat.items()}
         return {k: x.detach().clone() for k, x in {**self.strategy.state_dict(), **kept}.items()}
 
-    def _weigh(self, moment: Moment, step: Step) -> Result:
-        strategy = self.strategy
-        if isinstance(strategy, LossStrategy):
-            return self._combine(strategy, moment, step)
-        if isinstance(strategy, GramStrategy):
-            return self._weights(strategy, moment, step)
-        assert isinstance(strategy, JacobianStrategy)
-        return self._direction(strategy, moment, step)
+    def _weigh(self, case: Case, step: Step) -> Result:
+        match self.strategy:
+            case LossStrategy():
+                _, found, step.change = call_loss(self.strategy, self.state, step.losses, step.present)
+                weights = found.double().numpy()
+                with np.errstate(all="ignore"):
+                    return Result(weights @ case.jacobian, [weights], [])
+            case GramStrategy():
+                return self._by_gramian(self.strategy, case, step)
+            case JacobianStrategy():
+                return self._by_jacobian(self.strategy, case, step)
+        raise AssertionError("a strategy should be a LossStrategy, a GramStrategy or a JacobianStrategy")
 
-    def _combine(self, strategy: LossStrategy, moment: Moment, step: Step) -> Result:
-        learned = dict(strategy.named_parameters())
-        point = step.losses.clone().requires_grad_()
-        given = self._give(losses=point, present=moment.present)
-        with self.state.trial() as step.buffers, torch.enable_grad():
-            value = strategy.combine(given["losses"], given["present"])
-            _expect("combine", value, ())
-            if value.requires_grad:
-                found = torch.autograd.grad(value, [point, *learned.values()], materialize_grads=True)
-            else:
-                raise AssertionError("the scalar that combine returned does not depend on the losses")
-        step.gradients = dict(zip(learned, found[1:], strict=True))
-        weights = found[0].double().numpy()
-        with np.errstate(all="ignore"):
-            return Result(weights @ moment.jacobian, [weights], [])
-
-    def _weights(self, strategy: GramStrategy, moment: Moment, step: Step) -> Result:
-        extra = moment.jacobian[:0] if moment.validation is None else moment.validation
-        stacked = np.tile(moment.jacobian, (strategy.batches, 1))
-        rows = np.vstack([stacked, extra])
-        losses = np.append(moment.losses, np.ones(len(extra)))
-        given = self._give(gram=rows @ rows.T, losses=losses, present=np.array(step.present))
-        with self.state.trial() as step.buffers:
-            out = strategy.weights(given["gram"], given["losses"], given["present"])
-        for name, param in strategy.named_parameters():
-            if param.grad is not None:
-                step.gradients[name], param.grad = param.grad, None
-        raw = list(out) if isinstance(out, tuple) else [out]
-        for array in raw:
-            _expect("weights", array, (len(stacked),))
+    def _by_gramian(self, strategy: GramStrategy, case: Case, step: Step) -> Result:
+        stacked = np.tile(case.jacobian, (strategy.batches, 1))
+        rows = stacked if case.validation is None else np.vstack([stacked, case.validation])
+        losses = np.append(case.losses, np.ones(len(rows) - len(stacked)))
+        out, step.change = call_gram(strategy, self.state, rows @ rows.T, losses, step.present)
+        weights = out if isinstance(out, tuple) else (out,)
         with np.errstate(all="ignore"):  # weights that are not finite are the checks' affair
-            update = raw[0] @ stacked
-        return Result(update, [array.copy() for array in raw], raw)
+            update = weights[0] @ stacked
+        return Result(update, [array.copy() for array in weights], list(weights))
 
-    def _direction(self, strategy: JacobianStrategy, moment: Moment, step: Step) -> Result:
-        jacobian = torch.tensor(moment.jacobian, dtype=self.dtype)
+    def _by_jacobian(self, strategy: JacobianStrategy, case: Case, step: Step) -> Result:
+        jacobian = torch.tensor(case.jacobian, dtype=self.dtype)
         first = jacobian.shape[1] // 2
-        self.state.rows.lend(step.present, {"first": first, "second": jacobian.shape[1] - first}, jacobian)
-        lent = dict(strategy.rows)
-        given = self._give(jacobian=jacobian, losses=step.losses.clone(), present=moment.present, **lent)
-        with self.state.trial() as step.buffers, torch.no_grad():
-            out = strategy.direction(given["jacobian"], given["losses"], given["present"])
-        step.rows = self.state.rows.take_back()
-        raw = list(out) if isinstance(out, tuple) else [out]
-        for tensor, shape in zip(raw, (jacobian.shape[1:], step.losses.shape), strict=False):
-            _expect("direction", tensor, tuple(shape))
-        update, *weights = [tensor.double().numpy().copy() for tensor in raw]
-        return Result(update, weights, raw)
+        sizes = {"first": first, "second": jacobian.shape[1] - first}
+        with torch.no_grad():
+            direction, weights, step.change = call_jacobian(
+                strategy, self.state, jacobian, step.losses, step.present, sizes
+            )
+        raw = [direction] if weights is None else [direction, weights]
+        update, *found = [tensor.double().numpy().copy() for tensor in raw]
+        return Result(update, found, raw)
 
-    def _give(self, **inputs: Any) -> dict[str, Any]:
-        self.given = {key: (value, frozen(value)) for key, value in inputs.items()}
-        return inputs
+    def _watch(self, method: str) -> None:
+        """Have a method note what it is given, and check what it returns."""
+        call = getattr(self.strategy, method)
+        names = list(inspect.signature(call).parameters)
+
+        def watched(*inputs: Any, **named: Any) -> Any:
+            given = {**vars(self.strategy).get("rows", {}), **dict(zip(names, inputs, strict=False)), **named}
+            self.given = {key: (value, frozen(value)) for key, value in given.items()}
+            out = call(*inputs, **named)
+            n = self.m * self.strategy.batches
+            shapes: dict[str, list[tuple[int, ...]]] = {
+                "combine": [()],
+                "weights": [(n,), (n,)],
+                "direction": [inputs[0].shape[1:], (self.m,)],
+            }
+            for value, shape in zip(out if isinstance(out, tuple) else (out,), shapes[method], strict=False):
+                _expect(method, value, tuple(shape))
+            if method == "combine" and not out.requires_grad:
+                raise AssertionError("the scalar that combine returned does not depend on the losses")
+            return out
+
+        setattr(self.strategy, method, watched)
 
 
 def _expect(method: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -14,7 +14,7 @@ from ..balancer import Balancer
 from ..strategies import ALL, GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from ..strategies.space import read_range
 from .cases import ordinary, validated
-from .harness import Stage
+from .harness import Harness
 from .properties import PROPERTIES
 from .subject import Subject
 
@@ -97,14 +97,14 @@ def results(subject: Subject) -> None:
     """Every method returns its type and shape, for float32 and float64, and nothing of the state itself."""
     for n_tasks in subject.sizes:
         for dtype in (torch.float32, torch.float64):
-            stage = Stage(subject.make(n_tasks), dtype)
+            harness = Harness(subject.make(n_tasks), dtype)
             for n in range(2):
-                result = stage.step(ordinary(n_tasks, n))
+                result = harness.step(ordinary(n_tasks, n))
                 _finite(result.update, f"T = {n_tasks}, {dtype}")
-            _own(stage.strategy, result.raw)
-        if isinstance(stage.strategy, GramStrategy) and "validate" in subject.cls.hooks():
-            stage.step(validated(n_tasks, 2))
-            _lookahead(stage.strategy, n_tasks)
+            _own(harness.strategy, result.raw)
+        if isinstance(harness.strategy, GramStrategy) and "validate" in subject.cls.hooks():
+            harness.step(validated(n_tasks, 2))
+            _lookahead(harness.strategy, n_tasks)
 
 
 def _lookahead(strategy: GramStrategy, n_tasks: int) -> None:

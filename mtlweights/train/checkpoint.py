@@ -158,7 +158,9 @@ def identity(balancer: Balancer, problem: Problem, settings: Settings) -> dict[s
         "problem": problem.name,
         "strategy": type(strategy).__name__,
         "code": code_digest(type(strategy)),
-        **{f"balancer.{name}": value for name, value in _plain(balancer).items()},
+        "balancer.tasks": balancer.tasks,
+        # an option that is left to the balancer, None or "auto", says nothing of the run
+        **{f"balancer.{name}": value for name, value in _plain(balancer.options).items() if value != "auto"},
         **{f"strategy.{name}": value for name, value in _plain(strategy).items()},
         **{f"strategy.{name}": repr(value.tolist()) for name, value in strategy.state_dict().items()},
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ..specs import did_you_mean
 from ..strategies.hyperparameters import is_number
 
 CHOICES = {
@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: examples per forward pass.
+        batch_size: examples per forward pass, of all processes together.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on every parameter.
         schedule: after the warm-up: "constant", or "linear" or "cosine" down to zero at the end.
@@ -88,8 +88,7 @@ def space(own: Settings) -> dict[str, Any]:
 def one_of(what: str, value: Any, choices: Sequence[str]) -> None:
     """Raise ValueError, with a "did you mean", unless `value` is one of `choices`."""
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(value, choices, "; {}")
         raise ValueError(f"{what} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
 
 

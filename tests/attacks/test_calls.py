@@ -198,7 +198,8 @@ def one_constructor(rng, name):
     except Exception as error:
         wrong = raw(error)
         return wrong and f"Balancer({name}, {shown}): {wrong}"
-    if balancer.tasks != tuple(TASKS) or arguments["model"] is not model or balancer.accumulation == "window":
+    window = balancer.options.accumulation == "window"
+    if balancer.tasks != tuple(TASKS) or arguments["model"] is not model or window:
         return None  # of other tasks, or of no model: sound, but not of use here
     if callable(options.get("shared")) or isinstance(options.get("shared"), list):
         return None  # of another model

@@ -370,11 +370,12 @@ def test_reentrant_checkpointing_is_refused():
 
 
 def test_learning_rate_of_learned_weights_is_the_strategy_s_unless_given():
-    found = {n: Balancer(n, AB).weight_lr for n in ("uw", "ruw", "imtl_l", "imtl", "ldc", "famo", "gradnorm")}
+    names = ("uw", "ruw", "imtl_l", "imtl", "ldc", "famo", "gradnorm")
+    found = {name: Balancer(name, AB).options.weight_lr for name in names}
     slow = dict.fromkeys(("uw", "ruw", "imtl_l", "imtl"), 3e-4)
     assert found == {**slow, "ldc": 1e-3, "famo": 0.025, "gradnorm": 0.025}
-    assert Balancer("auto_lambda", AB).weight_lr == 1e-4
-    assert Balancer("auto_lambda", AB, weight_lr=0.1).weight_lr == 0.1
+    assert Balancer("auto_lambda", AB).options.weight_lr == 1e-4
+    assert Balancer("auto_lambda", AB, weight_lr=0.1).options.weight_lr == 0.1
 
 
 def test_several_batches_and_validation_rows_do_not_go_together():

@@ -66,7 +66,7 @@ BREAKS = [
     ),
     Break(
         "a new gradient replaces the one that is there, of a micro-batch before (DDP)",
-        "gradients/task_gradients.py",
+        "gradients/write_grad.py",
         "        param.grad.add_(gradient)\n",
         "        param.grad = gradient\n",
         "tests/balancer/step/test_law_of_grad.py -k written",
@@ -81,8 +81,8 @@ BREAKS = [
     Break(
         "a loss that is not finite moves the state",
         "balancer/step/weights.py",
-        "step.ok = torch.isfinite(torch.cat(every)).all()",
-        "step.ok = torch.ones((), dtype=torch.bool)",
+        "step.change.ok = torch.isfinite(torch.cat(every)).all()",
+        "step.change.ok = torch.ones((), dtype=torch.bool)",
         "tests/balancer/state/test_optimizer_steps.py -k finite",
     ),
     Break(
@@ -108,10 +108,10 @@ BREAKS = [
     ),
     Break(
         "the Gramian is computed in the caller's autocast",
-        "gradients/task_gradients.py",
+        "gradients/switches.py",
         "    with torch.autocast(device.type, enabled=False):\n        yield",
         "    yield",
-        "tests/gradients/test_task_gradients.py -k full_precision",
+        "tests/gradients/test_switches.py",
     ),
     Break(
         "reentrant checkpointing passes, and its rows are silently zero",
@@ -122,7 +122,7 @@ BREAKS = [
     ),
     Break(
         "compiled code of another run, which gives its buffers away, is taken from the disk",
-        "gradients/task_gradients.py",
+        "gradients/switches.py",
         'cache.cache_key_tag = f"{cache.cache_key_tag} buffers kept"',
         "pass",
         "tests/integrations/test_compile.py -k disk",
@@ -130,8 +130,8 @@ BREAKS = [
     Break(
         "an optimizer in the backward pass steps before the state is proposed",
         "balancer/step/engine.py",
-        "        decided(step)\n        return write()\n",
-        "        scalars.after_backward(partial(decided, step))\n        return write()\n",
+        "        decided(step)\n",
+        "        functions.after_backward(partial(decided, step))\n",
         "tests/balancer/test_balancer.py -k waits",
     ),
     Break(

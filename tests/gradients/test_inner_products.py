@@ -147,7 +147,7 @@ def test_every_mode(mode, factor, monkeypatch):
     expected = gram_of(model.rows(losses) if mode == "rows" else model.products(losses))
     (balancer(losses) * factor).backward()
     if mode in ("samples", "formed"):
-        assert {"embed.weight", "mid.weight"} <= set(balancer._engine.gatherer.factored)
+        assert {"embed.weight", "mid.weight"} <= set(balancer._engine.measure.factored)
     tolerance = 1e-12 if factor in (1.0, 65536.0) else 1e-6  # 1e-3 rounds what passes through float32
     assert error(balancer.strategy.seen, expected) < tolerance
 

@@ -56,12 +56,12 @@ def test_a_wrong_gradient_an_error_and_a_late_check_fail_and_the_rest_goes_on(lo
     import page
     from loops import Way
 
-    from mtlweights.gradients import task_gradients
+    from mtlweights.gradients import write_grad
 
     way = Way(torch.device("cpu"))
     log.check("group", "right", lambda: checks.compare("mgda", way))
-    weighted = task_gradients.combine
-    monkeypatch.setattr(task_gradients, "combine", lambda *args: 1.01 * weighted(*args))
+    weighted = write_grad.combine
+    monkeypatch.setattr(write_grad, "combine", lambda *args: 1.01 * weighted(*args))
     rows = Way(torch.device("cpu"), arguments={"gradients": "rows"})
     checks.reference("mgda", way)
     log.check("group", "wrong", lambda: checks.compare("mgda", way))

@@ -8,7 +8,7 @@ from mtlweights import strategies
 from mtlweights.strategies import JacobianStrategy
 from mtlweights.testing import CHECKS, PROPERTIES, check
 from mtlweights.testing.cases import ordinary
-from mtlweights.testing.harness import Moment, Stage
+from mtlweights.testing.harness import Case, Harness
 
 every = pytest.mark.parametrize("name", strategies.names())
 #: hyperparameters that make a method another one
@@ -33,11 +33,11 @@ def test_contract_of_variants(name, hyperparameters, name_of_check):
 @pytest.mark.parametrize(("name", "hyperparameters"), VARIANTS)
 def test_scale_of_the_losses_in_variants(name, hyperparameters):
     """On independent gradients, where the weights are unique."""
-    moment = ordinary(3, 0)
-    weights = Stage(strategies.get(name)(3, **hyperparameters)).propose(moment).weights[0]
+    case = ordinary(3, 0)
+    weights = Harness(strategies.get(name)(3, **hyperparameters)).propose(case).weights[0]
     for scale in (1e-6, 1e-3, 1e3, 1e6):
-        scaled = Moment("scaled", scale * moment.jacobian, scale * moment.losses)
-        found = Stage(strategies.get(name)(3, **hyperparameters)).propose(scaled).weights[0]
+        scaled = Case("scaled", scale * case.jacobian, scale * case.losses)
+        found = Harness(strategies.get(name)(3, **hyperparameters)).propose(scaled).weights[0]
         assert found == pytest.approx(weights, rel=1e-9)
 
 
@@ -54,8 +54,8 @@ def test_one_task_is_weighted_alone(name):
     if isinstance(strategy, JacobianStrategy):
         return
     degree = strategy.scale_degree
-    moment = Moment("one task", np.full((1, 4), 0.2), np.array([0.4]))
-    weight = Stage(strategy).propose(moment).weights[0].sum()  # over its batches
+    case = Case("one task", np.full((1, 4), 0.2), np.array([0.4]))
+    weight = Harness(strategy).propose(case).weights[0].sum()  # over its batches
     expected = 1.5 if name == "cagrad" else 0.4 ** ((degree or 0) - 1)  # its ball: (1 + c) g
     assert weight > 0 if degree is None else weight == pytest.approx(expected)
 
@@ -63,14 +63,14 @@ def test_one_task_is_weighted_alone(name):
 @every
 def test_end_epoch_without_news_of_a_task_moves_nothing_of_it(name):
     """But for its share of the sum, the weight."""
-    stage = Stage(strategies.get(name)(3))
+    harness = Harness(strategies.get(name)(3))
     for n in range(8):
-        stage.step(ordinary(3, n))
+        harness.step(ordinary(3, n))
         if n % 3 == 2:
-            stage.strategy.end_epoch(np.ones(3), np.full(3, 0.5))
-    before, nan = stage.snapshot(), float("nan")
-    stage.strategy.end_epoch(np.array([0.2, nan, 0.4]), np.array([0.2, nan, 0.4]))
-    for key, value in stage.snapshot().items():
+            harness.strategy.end_epoch(np.ones(3), np.full(3, 0.5))
+    before, nan = harness.snapshot(), float("nan")
+    harness.strategy.end_epoch(np.array([0.2, nan, 0.4]), np.array([0.2, nan, 0.4]))
+    for key, value in harness.snapshot().items():
         if key != "weight" and value.shape[:1] == (3,):
             assert torch.equal(value[1].nan_to_num(7e7), before[key][1].nan_to_num(7e7)), key
 

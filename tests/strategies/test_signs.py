@@ -10,7 +10,7 @@ from torch import nn
 
 from mtlweights import Balancer, strategies
 from mtlweights.balancer.state.state import State
-from mtlweights.testing.harness import Moment, Stage
+from mtlweights.testing.harness import Case, Harness
 from tests.strategies.helpers import make
 
 ALL = list(strategies.names())
@@ -24,19 +24,19 @@ def play(name, size, first, steps):
 
     Learned weights move at a rate of 1: a log scale that fell without end would leave float32 in 90 steps.
     """
-    stage, rng = Stage(make(name, 3), torch.float32), np.random.default_rng(0)
-    stage.state = State(stage.strategy, 1.0)
+    harness, rng = Harness(make(name, 3), torch.float32), np.random.default_rng(0)
+    harness.state = State(harness.strategy, 1.0)
     for n in range(first + steps + 8):
         losses, jacobian = rng.uniform(0.5, 9, 3), rng.normal(size=(3, 6))
         if first <= n < first + steps:
             losses[0], jacobian[0] = size, size * jacobian[0]
-        rows = rng.normal(size=(3, 6)) if "validate" in stage.strategy.hooks() else None
+        rows = rng.normal(size=(3, 6)) if "validate" in harness.strategy.hooks() else None
         yield (
-            stage,
-            stage.step(Moment(f"step {n}", jacobian, np.float64(np.float32(losses)), validation=rows)),
+            harness,
+            harness.step(Case(f"step {n}", jacobian, np.float64(np.float32(losses)), validation=rows)),
         )
         if n % 8 == 7:
-            stage.strategy.end_epoch(losses, np.array([0.1, 0.5, 0.9]))
+            harness.strategy.end_epoch(losses, np.array([0.1, 0.5, 0.9]))
 
 
 @pytest.mark.parametrize("first", [0, 8])
@@ -46,8 +46,8 @@ def test_a_loss_that_stays_zero_does_no_harm(name, first):
     for _, result in run:
         assert np.isfinite(result.update).all()
         assert all(np.isfinite(w).all() for w in result.weights)
-    stage, result = run[-1]
-    for key, value in stage.strategy.state_dict().items():
+    harness, result = run[-1]
+    for key, value in harness.strategy.state_dict().items():
         assert not torch.isinf(value).any() and (not value.dim() or value.abs().nan_to_num().max() < 1e6), key
     assert np.linalg.norm(result.update) < 1e3
 
@@ -66,12 +66,12 @@ def test_a_loss_next_to_zero_leaves_all_finite(name, size):
 @pytest.mark.parametrize(("name", "state"), [("uw", "log_variance"), ("imtl", "s"), ("imtl_l", "log_scale")])
 def test_a_log_scale_stays_where_its_loss_is_zero(name, state):
     before = None
-    for n, (stage, _) in enumerate(play(name, 0.0, 8, 40)):
+    for n, (harness, _) in enumerate(play(name, 0.0, 8, 40)):
         if n == 8:
-            before = getattr(stage.strategy, state)[0].item()
+            before = getattr(harness.strategy, state)[0].item()
         if n == 47:
             # Adam has forgotten nothing yet: the row did not move at all
-            assert getattr(stage.strategy, state)[0].item() == before
+            assert getattr(harness.strategy, state)[0].item() == before
 
 
 def test_a_learned_weight_whose_gradient_overflows_stays():
@@ -143,7 +143,7 @@ def test_a_negative_loss_of_a_tensor_subclass_is_refused():
 
 
 def test_losses_on_a_device_are_read_seldom():
-    weigher = Balancer("famo", ["a", "b"])._weigher
+    weigher = Balancer("famo", ["a", "b"])._engine.weigher
     reads = []
 
     def tolist():

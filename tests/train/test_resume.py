@@ -257,6 +257,8 @@ def test_refuses_other_settings_by_name(saved):
     assert "(strategy.alpha:" in refusal(alpha=0.3)
     swapped = replace(toy(), tasks=toy().tasks[::-1])
     assert "(balancer.tasks: ('colour', 'size') there, ('size', 'colour') here)" in refusal(problem=swapped)
+    assert "(balancer.gradients: None there, 'rows' here)" in refusal(gradients="rows")
+    assert "(balancer.heads: 'paper' there, 'plain' here)" in refusal(heads="plain")
     resume(saved)  # none of the refusals did harm
 
 

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-_THREAD = threading.local()
-_LISTENING: list[Any] = []
+
+class _Now(threading.local):
+    step: Evaluations | None = None
+
+
+NOW = _Now()  #: ``.step``: the optimizer step whose closure is being called now, in this thread
 
 
 class Evaluations:
@@ -33,14 +36,14 @@ class Evaluations:
         self._asked: dict[int, int] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the closure; :func:`running` is this object meanwhile."""
+        """Call the closure; ``NOW.step`` is this object meanwhile."""
         self.number += 1
         self._asked = {}
-        before, _THREAD.running = running(), self
+        before, NOW.step = NOW.step, self
         try:
             return self.closure(*args, **kwargs)
         finally:
-            _THREAD.running = before
+            NOW.step = before
 
     def keep(self, owner: object, make: Callable[[], Any]) -> Any:
         """What ``make`` gave at the same place of the step's first call: the k-th time ``owner`` asks."""
@@ -62,24 +65,3 @@ class Evaluations:
     def compares(self) -> bool:
         """The step compares values of the objective (a line search), or may."""
         return self.optimizer.param_groups[0].get("line_search_fn", "unknown") is not None
-
-
-def running() -> Evaluations | None:
-    """The optimizer step whose closure is being called now, in this thread."""
-    found: Evaluations | None = getattr(_THREAD, "running", None)
-    return found
-
-
-def listen() -> None:
-    """From now on notice every closure handed to an optimizer of this process."""
-    if not _LISTENING:
-        _LISTENING.append(register_optimizer_step_pre_hook(_entered))
-
-
-def _entered(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
-    """torch's pre-hook: the arguments of the step, self first, with the closure noted."""
-    if callable(kwargs.get("closure")):
-        return args, {**kwargs, "closure": Evaluations(optimizer, kwargs["closure"])}
-    if len(args) > 1 and callable(args[1]):
-        return (args[0], Evaluations(optimizer, args[1]), *args[2:]), kwargs
-    return None

@@ -17,8 +17,8 @@ KEY = "mtlweights"  # the first balancer's; "mtlweights 2", ... for further ones
 INNER = ("optimizer", "base_optimizer", "_optimizer")  # where wrappers keep the optimizer they wrap
 
 
-class Rider(Protocol):
-    """What rides: a Balancer."""
+class Stateful(Protocol):
+    """What is saved along: a Balancer."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state."""
@@ -27,48 +27,48 @@ class Rider(Protocol):
         """Restore it, or raise ValueError and leave everything as it was."""
 
 
-class Ride:
+class Attached:
     """The balancers attached to one optimizer, in the order they came, and loaded states none has taken."""
 
     def __init__(self) -> None:
-        self._riders: list[weakref.ref[Rider]] = []
+        self._balancers: list[weakref.ref[Stateful]] = []
         self._waiting: list[Mapping[str, Any]] = []
         self._handle: Any = None
 
-    def board(self, rider: Rider, optimizer: Optimizer) -> None:
-        """Let ``rider`` ride; it takes up a state that was loaded before it came."""
-        if rider in self._alive():
+    def add(self, balancer: Stateful, optimizer: Optimizer) -> None:
+        """Save this balancer's state along; it takes up one that was loaded before it came."""
+        if balancer in self._alive():
             return
         if self._waiting:
-            self._waiting = _deal([rider], self._waiting)
+            self._waiting = _deal([balancer], self._waiting)
         if self._handle is None:
             self._handle = optimizer.register_state_dict_post_hook(self._save)
-        self._riders.append(weakref.ref(rider, self._leave))
+        self._balancers.append(weakref.ref(balancer, self._remove))
 
     def load(self, states: list[Mapping[str, Any]]) -> None:
         """Deal out what was loaded; what is left waits."""
         self._waiting = _deal(self._alive(), states)
 
-    def _alive(self) -> list[Rider]:
-        return [rider for ref in self._riders if (rider := ref()) is not None]
+    def _alive(self) -> list[Stateful]:
+        return [balancer for ref in self._balancers if (balancer := ref()) is not None]
 
-    def _leave(self, gone: weakref.ref[Rider]) -> None:
-        self._riders.remove(gone)
-        if not self._riders:
+    def _remove(self, gone: weakref.ref[Stateful]) -> None:
+        self._balancers.remove(gone)
+        if not self._balancers:
             self._handle.remove()
             self._handle = None
 
     def _save(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        state |= {_key(k): rider.state_dict() for k, rider in enumerate(self._alive())}
+        state |= {_key(k): balancer.state_dict() for k, balancer in enumerate(self._alive())}
 
 
-_RIDES: weakref.WeakKeyDictionary[Optimizer, Ride] = weakref.WeakKeyDictionary()
+_ATTACHED: weakref.WeakKeyDictionary[Optimizer, Attached] = weakref.WeakKeyDictionary()
 
 
-def board(rider: Rider, optimizers: list[Optimizer]) -> None:
-    """Let a balancer's state ride in these optimizers' from now on."""
+def attach(balancer: Stateful, optimizers: list[Optimizer]) -> None:
+    """Save a balancer's state in these optimizers' from now on."""
     for optimizer in optimizers:
-        _RIDES.setdefault(optimizer, Ride()).board(rider, optimizer)
+        _ATTACHED.setdefault(optimizer, Attached()).add(balancer, optimizer)
 
 
 def unwrap(optimizer: Any) -> list[Optimizer]:
@@ -93,20 +93,20 @@ def _key(place: int) -> str:
     return KEY if place == 0 else f"{KEY} {place + 1}"
 
 
-def _deal(riders: list[Rider], states: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Give each rider the state saved at its place or, where that is another's, the first that fits.
+def _deal(balancers: list[Stateful], states: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Give each balancer the state saved at its place or, where that is another's, the first that fits.
 
     Returns the states that are left.
 
     Raises:
-        ValueError: a state is left, and a rider whom none fits.
+        ValueError: a state is left, and a balancer whom none fits.
     """
     left, refusals = dict(enumerate(states)), []
-    for place, rider in enumerate(riders):
+    for place, balancer in enumerate(balancers):
         refused = None
         for k in sorted(left, key=lambda k: (k != place, k)):
             try:
-                rider.load_state_dict(left[k])
+                balancer.load_state_dict(left[k])
             except ValueError as error:
                 refused = refused or error
             else:
@@ -127,8 +127,8 @@ def _wrap() -> None:
         states: list[Mapping[str, Any]] = []
         while isinstance(state_dict, Mapping) and _key(len(states)) in state_dict:
             states.append(state_dict[_key(len(states))])
-        if states or self in _RIDES:
-            _RIDES.setdefault(self, Ride()).load(states)
+        if states or self in _ATTACHED:
+            _ATTACHED.setdefault(self, Attached()).load(states)
         load(self, state_dict)
 
     Optimizer.load_state_dict = load_state_dict  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ...gradients import graph
 from ...gradients.shared_parameters import Sharing
@@ -58,8 +58,8 @@ class OptimizerSteps:
         self._attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
         self._watched: dict[int, weakref.ref[Tensor]] = {}
         self._behind: Callable[[], Iterable[Tensor]] | None = None  # what the open proposal's losses reach
-        closures.listen()
         if not _LISTENING:
+            _LISTENING.append(register_optimizer_step_pre_hook(_before_step))
             _LISTENING.append(register_optimizer_step_post_hook(_after_step))
         _EVERY.add(self)
 
@@ -177,7 +177,7 @@ class OptimizerSteps:
         torch's optimizers move parameters in ``step`` alone, which tells; those of others may do so elsewhere
         (SAM's first half), and inside a step that calls its closure nothing is final.
         """
-        if self.told or closures.running() is not None:
+        if self.told or closures.NOW.step is not None:
             return False
         if self._alive is None:
             self._alive = self._holders()
@@ -200,6 +200,15 @@ class OptimizerSteps:
         self.__dict__.update(state)
         self.state.drop()
         self._listen()
+
+
+def _before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+    """torch's hook: the arguments of the step, self first, with a closure noted."""
+    if callable(kwargs.get("closure")):
+        return args, {**kwargs, "closure": closures.Evaluations(optimizer, kwargs["closure"])}
+    if len(args) > 1 and callable(args[1]):
+        return (args[0], closures.Evaluations(optimizer, args[1]), *args[2:]), kwargs
+    return None
 
 
 def _after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

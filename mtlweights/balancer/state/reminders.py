@@ -25,11 +25,13 @@ class Reminders:
         self._by_scores = "end_epoch" in strategy.needs and strategy.family == "validation"
         self._met = strategy.n_tasks == 1 or isinstance(strategy, LossStrategy)  # tasks, in one step
         self._evaluated = False
+        self.counts = True  #: there is something that may yet be missed
 
     def called(self, last: Step | None) -> None:
         """A training call is made; ``last`` is the step before it."""
         self._calls += 1
         self._met = self._met or (last is not None and len(last.present) > 1)
+        self.counts = self._calls < PATIENCE and (bool(self._owed) or not self._met)
         if self._calls != PATIENCE:
             return
         self._ask()

@@ -34,7 +34,7 @@ class RowStore:
         self.apart: dict[str, dict[str, Tensor]] = {}  #: rows of parameters that the last step did not have
         self.gone: Callable[[str], bool] | None = None  #: whether a parameter of this name is no more
 
-    def lend(self, present: Sequence[int], layout: Mapping[str, int], like: Tensor) -> None:
+    def give(self, present: Sequence[int], layout: Mapping[str, int], like: Tensor) -> None:
         """Give the strategy its rows [m, P] of the tasks ``present``, in the order of ``layout``."""
         assert isinstance(self.strategy, JacobianStrategy)
         self.strategy.sizes = list(layout.values())
@@ -75,11 +75,11 @@ class RowStore:
             out[key] = {**self.apart.get(key, {}), **dict(zip(self.layout, pieces, strict=True))}
         return out
 
-    def take_back(self) -> dict[str, Tensor]:
+    def take(self) -> dict[str, Tensor]:
         """What the strategy made of its rows, name -> [m, P].
 
         Raises:
-            ValueError: a row has another shape than the one lent.
+            ValueError: a row has another shape than the one given.
         """
         assert isinstance(self.strategy, JacobianStrategy)
         rows, self.strategy.rows = self.strategy.rows, {}

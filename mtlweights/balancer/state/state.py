@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,22 +15,9 @@ import torch
 from torch import Tensor
 
 from ...strategies import ALL, Index, Strategy
-from ..records import Step
+from ..records import Change, Step
 from .learned_weights import Learned
 from .row_state import RowStore
-
-
-@dataclass
-class Proposal:
-    """What the backwards since the last commit ask for."""
-
-    seen: np.ndarray  #: backwards that had each task [T]
-    ok: Tensor | None = None
-    sums: Tensor | None = None
-    gradients: dict[str, Tensor] = field(default_factory=dict)
-    buffers: dict[str, Tensor] = field(default_factory=dict)
-    held: Tensor | None = None
-    rows: tuple[dict[str, Tensor], list[int]] = field(default_factory=lambda: ({}, []))
 
 
 class State:
@@ -50,7 +36,7 @@ class State:
         self.epochs = "end_epoch" in strategy.hooks()  #: sums of losses are kept
         self.held = torch.full((2, n), float("nan"), dtype=torch.float64)
         self.rows = RowStore(strategy)
-        self.pending: Proposal | None = None
+        self.pending: Change | None = None
         self.flag: Tensor | None = None  #: found_inf of the last optimizer step, still on its device
         self.told = False  #: an optimizer with a flag has answered for the proposal; another one may yet
         self.commits = 0  #: that were made here, as far as the host knows
@@ -65,17 +51,17 @@ class State:
         self.sums, self.held = self.sums.to(device, wide), self.held.to(device, wide)
 
     @contextmanager
-    def trial(self) -> Iterator[dict[str, Tensor]]:
+    def restoring(self) -> Iterator[Change]:
         """Let the strategy change its buffers, or assign others; then put them back.
 
-        Yields what they became.
+        What they became is in the change that it yields, once the block is left.
         """
+        change = Change()
         buffers = self._buffers()
         before = {k: b.clone() for k, b in buffers.items()}
-        after: dict[str, Tensor] = {}
         try:
-            yield after
-            after.update({k: b.clone() for k, b in self._buffers().items()})
+            yield change
+            change.buffers = {k: b.clone() for k, b in self._buffers().items()}
         finally:
             found = self._buffers()
             with torch.no_grad():
@@ -96,11 +82,11 @@ class State:
         """Where the state lives: the host for a GramStrategy, the losses' device for the others."""
         return self.strategy.step.device
 
-    def at(self, present: list[int]) -> Index:
-        """These tasks as an index of tensors here; a GPU is not waited for."""
+    def at(self, present: list[int], host: bool = False) -> Index:
+        """These tasks as an index of tensors here, or of any on the ``host``; a GPU is not waited for."""
         if len(present) == self.strategy.n_tasks:
             return ALL
-        if self.device.type == "cpu":
+        if host or self.device.type == "cpu":
             return np.array(present)
         return torch.tensor(present).to(self.device, non_blocking=True)
 
@@ -113,22 +99,29 @@ class State:
         """
         if self.told:
             self.drop()
-        if self.pending is None:
-            self.pending = Proposal(np.zeros(self.strategy.n_tasks, dtype=np.int64))
-        now, ok = self.pending, step.ok.to(self.device)
-        now.ok = ok if now.ok is None else now.ok & ok
-        now.seen[step.present] += 1
+        change = step.change
+        change.ok, change.present = change.ok.to(self.device), step.present
+        change.seen = np.zeros(self.strategy.n_tasks, dtype=np.int64)
+        change.seen[step.present] = 1
         if self.epochs:
             counts = step.items().to(self.sums)
-            part = torch.stack([step.losses.to(self.sums) * counts, counts])
-            now.sums = torch.zeros_like(self.sums) if now.sums is None else now.sums
-            now.sums[:, self.at(step.present)] += part
-        for name, gradient in step.gradients.items():
+            change.sums = torch.zeros_like(self.sums)
+            change.sums[:, self.at(step.present)] = torch.stack([step.losses.to(self.sums) * counts, counts])
+        self._join(change)
+
+    def _join(self, later: Change) -> None:
+        """One more backward of the same step: gradients and sums add up, the rest is the last one's."""
+        now = self.pending = self.pending or Change(ok=later.ok)
+        now.ok = now.ok & later.ok
+        now.seen = now.seen + later.seen
+        if later.sums is not None:
+            now.sums = later.sums if now.sums is None else now.sums + later.sums
+        for name, gradient in later.gradients.items():
             before = now.gradients.get(name)
             now.gradients[name] = gradient if before is None else before + gradient
-        now.buffers.update(step.buffers)
-        now.held = now.held if step.held is None else step.held
-        now.rows = (step.rows, step.present)
+        now.buffers.update(later.buffers)
+        now.held = now.held if later.held is None else later.held
+        now.rows, now.present = later.rows, later.present
 
     @torch.no_grad()
     def commit(self, found_inf: Tensor | None = None) -> None:
@@ -139,12 +132,11 @@ class State:
         if self.pending is None:
             return
         now, ok = self.pending, self.pending.ok
-        assert ok is not None
         if found_inf is None:
             self.drop()
         else:
             ok = ok & (found_inf.to(ok.device).reshape(()) == 0)
-            now.ok, self.told = now.ok & ~ok, True  # type: ignore[operator]
+            now.ok, self.told = now.ok & ~ok, True
         self.commits += 1
         self.strategy.step.add_(ok)
         if now.sums is not None:
@@ -154,8 +146,8 @@ class State:
             buffers[name].copy_(torch.where(ok, value, buffers[name]))
         if now.held is not None:
             self.held = torch.where(ok, now.held, self.held)
-        rows, present = now.rows
-        self.rows.write(rows, present, ok)
+        if now.rows:
+            self.rows.write(now.rows, now.present, ok)
         if now.gradients:
             self.learned.update(now.gradients, now.seen, ok)
 

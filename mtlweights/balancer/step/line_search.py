@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...gradients import functions, task_gradients
+from ...gradients import functions
 from ...gradients.batch import Batch
+from ...gradients.switches import full_precision, no_autocast
 from ...strategies import JacobianStrategy, LossStrategy
+from ..calls import Losses
 from ..records import Step
 from ..state.closures import Evaluations
-from . import write_grad
 from .engine import Engine
 
 BEND = 1e-4  # relative step, and relative error, of the comparison of a value with its weights
@@ -44,7 +44,7 @@ def follows(engine: Engine, call: Evaluations | None) -> bool:
             f"{kind} follows one objective within a step, and {name} gives {what}, which has none: use a "
             "loss-based or Gramian strategy with accumulation='microbatch', or another optimizer."
         )
-    if weigher.heads == "plain":
+    if weigher.options.heads == "plain":
         raise ValueError(
             f"{kind} follows one objective within a step, and there is none with heads='plain': leave heads= "
             "out, and within a step every parameter gets its task's weight."
@@ -52,43 +52,27 @@ def follows(engine: Engine, call: Evaluations | None) -> bool:
     return True
 
 
-def scalar(
-    engine: Engine,
-    call: Evaluations,
-    losses: tuple[list[int], list[Tensor], list[Any]],
-    begin: Callable[[], Callable[[Step], None]],
-    after: Callable[[], None],
-) -> Tensor | None:
-    """The scalar [] of one call; None where the strategy's own is an objective.
+def scalar(engine: Engine, call: Evaluations, losses: Losses) -> Tensor | None:
+    """The scalar [] of one ``call`` of the closure; None where the strategy's own is an objective.
 
-    Args:
-        engine: Weighs the first call's losses.
-        call: The optimizer step.
-        losses: Tasks present, mean losses, counts.
-        begin: Starts a step of the balancer; gives what is told of its weights once the backward starts.
-        after: Called by the backward.
+    The engine weighs the losses of the step's first call.
     """
-    present, values, counts = losses
 
     def first() -> tuple[Callable[[Step], None], Step | None]:
-        decided = begin()
-        with task_gradients.no_autocast(values[0].device):
-            return decided, _weigh(engine, present, values, counts)
+        decided = engine.begin(losses.values)
+        with no_autocast(losses.values[0].device):
+            return decided, _weigh(engine, losses)
 
     decided, found = call.keep(engine, first)
     if found is None:
         return None
-    if not set(present) <= set(found.present):
+    if not set(losses.present) <= set(found.present):
         raise ValueError("The calls of one optimizer step's closure should give losses of the same tasks.")
-    now = engine.weigher.step(present, values, counts)
+    now = engine.measure.losses(losses.present, losses.values, losses.counts)
     whole = torch.as_tensor(found.trunk).to(now.losses)
     weights = whole[[found.present.index(i) for i in now.present]]
-    value, mine = (weights * now.losses).sum(), weights[[now.present.index(i) for i in present]]
-    if engine.ranks.number > 1:
-        mine = mine * torch.stack(write_grad.shares(now, present, counts)) * engine.ranks.number
-    tell = partial(_tell, decided if call.number == 1 else None, found, after)
-    result: Tensor = functions.Weighted.apply(value, mine, tell, *values)  # type: ignore[no-untyped-call]
-    return result
+    tell = partial(_tell, decided if call.number == 1 else None, found, engine.steps.mark)
+    return engine.weighted((weights * now.losses).sum(), weights, now, losses, tell)
 
 
 def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[], None]) -> None:
@@ -97,17 +81,19 @@ def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[]
     functions.after_backward(after)
 
 
-def _weigh(engine: Engine, present: list[int], values: list[Tensor], counts: list[Any]) -> Step | None:
+def _weigh(engine: Engine, losses: Losses) -> Step | None:
     """The strategy's step at these losses, without its gradient; None for an objective of its own."""
+    present, values, counts = losses.present, losses.values, losses.counts
     if isinstance(engine.weigher.strategy, LossStrategy):
-        step = engine.weigher.step(present, values, counts)
-        engine.weigher.combine(step)
+        step = engine.measure.losses(present, values, counts)
+        engine.weigher.objective(step)
         return None if _is_objective(engine, step) else step
     one = torch.ones((), device=values[0].device)
-    leaves, _ = engine.meet(present, values)
-    found = engine._weigh(Batch(present, values, counts, leaves, one, retain_graph=True))
+    leaves, _ = engine.register(present, values)
+    found = engine.measure(Batch(present, values, counts, leaves, one, retain_graph=True))
     assert found is not None  # no window is open
-    return found[0]
+    engine.weigher.weigh(found)
+    return found.step
 
 
 def _is_objective(engine: Engine, step: Step) -> bool:
@@ -119,9 +105,9 @@ def _is_objective(engine: Engine, step: Step) -> bool:
     towards = losses * torch.linspace(0.5, 1.5, len(losses), dtype=wide, device=losses.device)
     ends = []
     for sign in (-1, 1):
-        with task_gradients.full_precision(), weigher.state.trial(), torch.no_grad():
+        with full_precision(), weigher.state.restoring(), torch.no_grad():
             point = losses + sign * BEND * towards
-            ends.append(float(weigher.strategy.combine(point, weigher.index(step))))
+            ends.append(float(weigher.strategy.combine(point, weigher.state.at(step.present))))
     parts = (torch.as_tensor(step.trunk).to(losses) * towards).cpu().numpy()
     slope = (ends[1] - ends[0]) / (2 * BEND)
     return bool(np.abs(slope - parts.sum()) <= BEND * np.abs(parts).sum())

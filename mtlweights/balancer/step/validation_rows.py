@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...gradients import task_gradients
+from ...gradients import task_gradients, write_grad
 from ...gradients.batch import Batch
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
@@ -90,7 +90,7 @@ class Validation:
                 for c, row in zip(coefficients.tolist(), rows, strict=True):
                     gradient = row[k]
                     if gradient is not None:
-                        param.data.sub_(task_gradients.as_gradient(param, gradient * (c / factor)))
+                        param.data.sub_(write_grad.as_gradient(param, gradient * (c / factor)))
             return self._rows(closure)
         finally:
             for param, old in zip(params, before, strict=True):
@@ -101,7 +101,7 @@ class Validation:
         with torch.enable_grad():
             present, values = closure()
         several = self.ranks.number > 1
-        leaves = self.sharing.meet(present, values, everywhere=several)
+        leaves = self.sharing.register(present, values, everywhere=several)
         one = torch.ones((), device=values[0].device)
         rows = task_gradients.rows(values, leaves.params, one)
         if not several:

@@ -1,185 +1,151 @@
-"""From losses, a Gramian or a Jacobian to weights: the only callers of a strategy's method."""
+"""From what was measured to weights, or to a direction.
+
+The functions at the end are the only callers of a strategy's method: for the engine, and for the contract
+suite. The strategy may change its state freely; it is put back, and the change given with the result.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...gradients import task_gradients
-from ...gradients.leaves import Leaves
-from ...gradients.ranks import Ranks
-from ...gradients.task_gradients import Row, full_precision
-from ...strategies import ALL, GramStrategy, Index, JacobianStrategy, LossStrategy, Strategy
+from ...gradients import task_gradients, write_grad
+from ...gradients.switches import full_precision
+from ...strategies import GramStrategy, JacobianStrategy, LossStrategy, Strategy
 from ...strategies.base import Weights
-from ..records import Step
+from ..options import Options
+from ..records import Change, Measured, Step
 from ..state.state import State
 from .normalise import divisors
 
-TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
-CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
 FIRST_LOOKS, LOOK_EVERY = 4, 100  #: when losses on a device are read for their signs
 ROUNDING = 1e-6  #: of the largest loss of the step
 
 
 @dataclass
 class Weigher:
-    """A strategy and its state. ``heads``: "plain", "weighted" or "paper"; m tasks present."""
+    """A strategy and its state; m tasks present."""
 
     strategy: Strategy
     state: State
-    heads: str
-    every: int
-    smoothing: float
-    ranks: Ranks
-    tasks: Sequence[str] = ()  #: names, for messages
-    normalise: str | None = None  #: "l2" or "loss": what the strategy sees every gradient divided by
+    options: Options
+    tasks: Sequence[str]  #: names, for messages
     looks: int = 0  #: steps in which losses on a device might have been read for their signs
 
     @property
     def plain_heads(self) -> bool:
         """Parameters of one task get its unweighted gradient."""
-        return (self.strategy.heads if self.heads == "paper" else self.heads) == "plain"
+        heads = self.options.heads
+        return (self.strategy.heads if heads == "paper" else heads) == "plain"
 
-    def step(
-        self, present: list[int], values: list[Tensor], counts: list[Any], leaves: Leaves | None = None
-    ) -> Step:
-        """Losses and counts, averaged over the ranks, which agree on who reaches ``leaves``."""
-        if self.ranks.number > 1:
-            return Step(*self.ranks.mean_losses(values, present, counts, self.strategy.n_tasks, leaves))
-        return self.alone(present, values, counts)
+    def weigh(self, found: Measured) -> dict[int, Tensor]:
+        """Ask the strategy; a direction's pieces by place of the leaf, where it gives a direction."""
+        match self.strategy:
+            case JacobianStrategy():
+                return self._direction(self.strategy, found)
+            case LossStrategy():
+                self.objective(found.step)
+            case GramStrategy() if found.at is None:
+                self._reuse(found)
+            case GramStrategy():
+                self._solve(self.strategy, found)
+        return {}
 
-    def alone(self, present: list[int], values: list[Tensor], counts: list[Any]) -> Step:
-        """Losses and counts as they are."""
-        losses = torch.stack([v.detach().to(values[0].device) for v in values])
-        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-        return Step(present, losses, counts)
-
-    def index(self, step: Step) -> Index:
-        """``present`` as strategies on the device take it: no copy to it when no task is missing."""
-        return self.state.at(step.present)
-
-    def combine(self, step: Step) -> Tensor:
+    def objective(self, step: Step) -> Tensor:
         """Run a LossStrategy: the objective [], weights, gradients of its learned parameters."""
         assert isinstance(self.strategy, LossStrategy)
         self.refuse_negative(step)
-        objective = partial(self.strategy.combine, present=self.index(step))
-        with full_precision(), self.state.trial() as step.buffers:
-            value, weights, learned = task_gradients.differentiate(
-                objective, step.losses, list(self.state.learned.params.values())
-            )
-        every = [step.losses, weights, *(gradient.flatten() for gradient in learned)]
-        step.ok = torch.isfinite(torch.cat(every)).all()
-        step.trunk = torch.where(step.ok, weights, torch.nan)
-        step.heads = (
-            torch.where(step.ok, torch.ones_like(weights), torch.nan) if self.plain_heads else step.trunk
-        )
-        step.gradients = dict(zip(self.state.learned.params, learned, strict=True))
+        value, weights, step.change = call_loss(self.strategy, self.state, step.losses, step.present)
+        every = [step.losses, weights, *(gradient.flatten() for gradient in step.change.gradients.values())]
+        ok = step.change.ok = torch.isfinite(torch.cat(every)).all()
+        weights = torch.where(ok, weights, torch.nan)
+        plain = torch.where(ok, torch.ones_like(weights), torch.nan) if self.plain_heads else weights
+        step.per_row = weights, plain
         return value
 
-    def solve(self, step: Step, gram: Tensor, factor: Tensor, validation: Tensor | None = None) -> None:
-        """Run a GramStrategy on the host, after the step's one copy to it.
+    def _solve(self, strategy: GramStrategy, found: Measured) -> None:
+        """Run a GramStrategy on the host, after the step's one copy to it; the factor is divided out.
 
-        Args:
-            step: gets the weights; m tasks.
-            gram: of one row per task (of k batches: per batch and task), scaled by ``factor``, then of the
-                unscaled rows of v validation losses.
-            factor: [], divided out.
-            validation: their losses [v].
+        The rows, n for the m tasks of each of k batches, carry it; those of v validation losses do not.
         """
-        assert isinstance(self.strategy, GramStrategy)
-        extra = step.losses[:0] if validation is None else validation
+        step, (extra, values) = found.step, found.validation
+        values = step.losses[:0] if values is None else values
+        gram = task_gradients.gramian([*found.rows, *extra], found.at or [])
+        gram = gram if found.add is None else found.add(gram)
         m, k, n = len(step.present), len(gram), len(gram) - len(extra)
-        if self.strategy.batches > 1:
-            step.stack = np.full((2, n), np.nan)
-        host = self.state.host(gram.flatten(), step.losses, extra, factor)
+        host = self.state.host(gram.flatten(), step.losses, values, found.factor)
         scale = np.where(np.arange(k) < n, host[-1], 1.0)
         with np.errstate(all="ignore"):
             full = host[: k * k].reshape(k, k) / np.outer(scale, scale)
         step.gram, losses = full[:m, :m], host[k * k : -1]
         if not (np.isfinite(full).all() and np.isfinite(losses).all()):
-            return step.spoil()
+            return step.make_non_finite(n)
         self.refuse_negative(step, losses[:m])
-        with full_precision(), self.state.trial() as step.buffers:
-            out = self._weigh(full, losses, np.array(step.present))
-        for name, param in self.state.learned.params.items():
-            if param.grad is not None:
-                step.gradients[name], param.grad = param.grad, None
+        out, step.change = self._ask(strategy, full, losses, step.present)
         trunk, heads = out if isinstance(out, tuple) else (out, None)
-        if heads is None or self.heads != "paper":
-            heads = np.full(n, 1 / self.strategy.batches) if self.plain_heads else trunk
-        weights = np.stack([trunk, heads])
-        if step.stack is not None:
-            step.stack, weights = weights, weights.reshape(2, self.strategy.batches, m).sum(1)
-        self._keep(step, weights)
-        per_row = step.trunk if step.stack is None else step.stack[0]
-        step.wide = _too_short(full[:n, :n], np.asarray(per_row))
+        if heads is None or self.options.heads != "paper":
+            heads = np.full(n, 1 / strategy.batches) if self.plain_heads else trunk
+        self._keep(step, np.stack([trunk, heads]))
+        step.wide = write_grad.too_short(full[:n, :n], np.asarray(step.per_row[0]))
 
-    def _weigh(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> Weights:
+    def _ask(
+        self, strategy: GramStrategy, gram: np.ndarray, losses: np.ndarray, present: list[int]
+    ) -> tuple[Weights, Change]:
         """The strategy's weights, for the gradients as they are also where it sees normalised ones."""
-        assert isinstance(self.strategy, GramStrategy)
-        if self.normalise is None:
-            return self.strategy.weights(gram, losses, present)
-        by = divisors(self.normalise, gram, losses)
+        if self.options.normalise is None:
+            return call_gram(strategy, self.state, gram, losses, present)
+        by = divisors(self.options.normalise, gram, losses)
         with np.errstate(all="ignore"):
             seen = gram / by / by[:, None]
             if not np.isfinite(seen).all():
-                return np.full(len(by), np.nan)
-            out = self.strategy.weights(seen, losses, present)
-            return (out[0] / by, out[1] / by) if isinstance(out, tuple) else out / by
+                return np.full(len(by), np.nan), Change()
+            out, change = call_gram(strategy, self.state, seen, losses, present)
+            return (out[0] / by, out[1] / by) if isinstance(out, tuple) else out / by, change
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
-        """Smooth new weights [2, m] with the last ones, and hold them where they will be used again."""
-        if self.smoothing or self.every > 1:
+        """Smooth new weights [2, n] with the last ones, and hold them where they will be used again."""
+        smoothing = self.options.smoothing
+        if smoothing or self.options.every > 1:
             before = self.state.held[:, step.present].numpy()
-            mixed = self.smoothing * before + (1 - self.smoothing) * weights
+            mixed = smoothing * before + (1 - smoothing) * weights
             weights = np.where(np.isnan(before), weights, mixed)
-            step.held = self.state.held.clone()
-            step.held[:, step.present] = torch.from_numpy(weights)
-        step.trunk, step.heads = weights
+            step.change.held = self.state.held.clone()
+            step.change.held[:, step.present] = torch.from_numpy(weights)
+        step.per_row = weights[0], weights[1]
         if not np.isfinite(weights).all():
-            step.spoil()
+            step.make_non_finite(weights.shape[1])
 
-    def hold(self, step: Step, factor: Tensor) -> None:
+    def _reuse(self, found: Measured) -> None:
         """The weights of an earlier step again."""
-        step.trunk, step.heads = self.state.held[:, step.present].numpy()
-        if not np.isfinite(self.state.host(step.losses, factor)).all():
-            step.spoil()
+        step = found.step
+        trunk, heads = self.state.held[:, step.present].numpy()
+        step.per_row = trunk, heads
+        if not np.isfinite(self.state.host(step.losses, found.factor)).all():
+            step.make_non_finite()
 
-    def direct(
-        self,
-        step: Step,
-        rows: list[Row],
-        at: list[int],
-        params: list[Tensor],
-        factor: Tensor,
-        names: list[str],
-    ) -> dict[int, Tensor]:
-        """Run a JacobianStrategy: its direction times ``factor``, by place of the parameter."""
-        assert isinstance(self.strategy, JacobianStrategy)
-        matrix = task_gradients.jacobian(rows, at, params) / factor
+    def _direction(self, strategy: JacobianStrategy, found: Measured) -> dict[int, Tensor]:
+        """Run a JacobianStrategy: its direction times the factor, by place of the leaf."""
+        step, at, params = found.step, found.at or [], found.leaves.params
+        matrix = task_gradients.jacobian(found.rows, at, params) / found.factor
         if not bool(torch.isfinite(matrix).all() & torch.isfinite(step.losses).all()):
-            step.spoil()
+            step.make_non_finite()
             return {}
         self.refuse_negative(step)
-        self.state.rows.lend(step.present, {names[c]: task_gradients.size(params[c]) for c in at}, matrix)
-        with full_precision(), self.state.trial() as step.buffers:
-            whole = len(step.present) == self.strategy.n_tasks
-            present = ALL if whole else np.array(step.present)
-            out = self.strategy.direction(matrix, step.losses, present)
-        step.rows = self.state.rows.take_back()
-        direction, weights = out if isinstance(out, tuple) else (out, None)
-        step.trunk = weights
-        step.heads = None if self.plain_heads else weights
-        step.ok = torch.isfinite(direction).all()
-        sparse = [task_gradients.is_sparse(rows, c) for c in at]
-        return task_gradients.unflatten(direction * factor, at, params, sparse)
+        names = found.leaves.names
+        sizes = {names[c]: task_gradients.size(params[c]) for c in at}
+        direction, weights, step.change = call_jacobian(
+            strategy, self.state, matrix, step.losses, step.present, sizes
+        )
+        step.per_row = weights, None if self.plain_heads else weights
+        step.change.ok = torch.isfinite(direction).all()
+        sparse = [task_gradients.is_sparse(found.rows, c) for c in at]
+        return task_gradients.unflatten(direction * found.factor, at, params, sparse)
 
     def refuse_negative(self, step: Step, losses: np.ndarray | None = None) -> None:
         """Raise for a negative loss under a strategy of ``positive_losses``; rounding below 0 is none.
@@ -187,7 +153,7 @@ class Weigher:
         Losses on a device that are not at hand on the host (``losses`` [m]) are read in the first steps and
         then now and again: a read in every step would make the host wait for the device.
         """
-        if not (self.strategy.positive_losses or self.normalise == "loss"):
+        if not (self.strategy.positive_losses or self.options.normalise == "loss"):
             return
         if losses is None:
             if step.losses.device.type != "cpu":
@@ -207,13 +173,45 @@ class Weigher:
             )
 
 
-def _too_short(gram: np.ndarray, weights: np.ndarray) -> bool:
-    """Whether float32 would lose ``sum_i weights_i row_i``, of rows with this Gramian [n, n].
+def call_loss(
+    strategy: LossStrategy, state: State, losses: Tensor, present: list[int]
+) -> tuple[Tensor, Tensor, Change]:
+    """The objective [], the weights [m], and what the strategy makes of its state."""
+    learned = state.learned.params
+    objective = partial(strategy.combine, present=state.at(present))
+    with full_precision(), state.restoring() as change:
+        value, weights, found = task_gradients.differentiate(objective, losses, list(learned.values()))
+    change.gradients = dict(zip(learned, found, strict=True))
+    return value, weights, change
 
-    The terms cancel, and their rounding errors are those of their own lengths; or a weight is near the ends
-    of float32's range, where its product with a row still may be far from them.
+
+def call_gram(
+    strategy: GramStrategy, state: State, gram: np.ndarray, losses: np.ndarray, present: list[int]
+) -> tuple[Weights, Change]:
+    """The weights [n], or those of the shared parameters and of the heads, and the change of its state."""
+    with full_precision(), state.restoring() as change:
+        out = strategy.weights(gram, losses, np.array(present))
+    for name, param in state.learned.params.items():
+        if param.grad is not None:
+            change.gradients[name], param.grad = param.grad, None
+    return out, change
+
+
+def call_jacobian(
+    strategy: JacobianStrategy,
+    state: State,
+    jacobian: Tensor,
+    losses: Tensor,
+    present: list[int],
+    sizes: Mapping[str, int],
+) -> tuple[Tensor, Tensor | None, Change]:
+    """The direction [P], weights [m] if it has any, and the change of its state.
+
+    ``sizes``: by name the elements of the tensors that the P columns belong to.
     """
-    size = np.abs(weights)
-    total = size @ np.sqrt(np.diagonal(gram))
-    extreme = (size > 1 / TINY) | ((size < TINY) & (size > 0))
-    return bool(extreme.any() or weights @ gram @ weights < (total / CANCELS) ** 2)
+    state.rows.give(present, sizes, jacobian)
+    with full_precision(), state.restoring() as change:
+        out = strategy.direction(jacobian, losses, state.at(present, host=True))
+    change.rows = state.rows.take()
+    direction, weights = out if isinstance(out, tuple) else (out, None)
+    return direction, weights, change

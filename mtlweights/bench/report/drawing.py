@@ -79,10 +79,10 @@ def drawing(
         with warnings.catch_warnings():  # the page's reader has the fonts that matplotlib lacks
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        svg.append(_inline(file.getvalue(), label, key))
+        svg.append(inline(file.getvalue(), label, key))
 
 
-def _inline(svg: str, label: str, key: str) -> str:
+def inline(svg: str, label: str, key: str) -> str:
     """An SVG file as an element of the page: no fixed size, ids of its own, the page's colours."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r"<svg[^>]*?viewBox=(\"[^\"]*\")[^>]*>", r"<svg viewBox=\1>", svg, count=1)

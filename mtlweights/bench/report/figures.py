@@ -84,7 +84,7 @@ def _draw_curve(
 def _draw_weights(axes: Axes, curves: Sequence[tuple[str, Curve | None]]) -> None:
     for i, (_, curve) in enumerate(curves):
         if curve:
-            # of two equal lines the second, dashed, leaves the first one one_line
+            # of two equal lines the second, dashed, leaves the first one visible
             style: Any = "-" if i % 2 == 0 else (0, (4, 2))
             colour = TASKS[i % len(TASKS)]
             axes.fill_between(curve[0], curve[2], curve[3], color=colour, alpha=0.2, linewidth=0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ...files.atomic import replacing
+from ...files.atomic import write
 from ...files.escapes import visible
 from ..protocol import Protocol
 from ..selection import Choice
@@ -45,8 +48,7 @@ def write_page(
     text = visible(render(results, title, sections, study, proof_of(path.parent)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(text.encode())
+        write(path, text)
         write_parts(sections, path.parent)
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
@@ -70,7 +72,11 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    script = resources.files(__package__).joinpath("page.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.j2").render(
+        script=script,
+        script_digest=f"sha256-{digest}",  # the only script that runs, whatever names come from strangers
         heading=heading,
         study=study and section(study),
         sections=sections,

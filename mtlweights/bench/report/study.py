@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from .drawing import inline
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -109,7 +110,7 @@ def _figures(study: Record) -> tuple[dict[str, str], dict[str, float]]:
             drawn["Pareto front"] = lambda: draw.plot_pareto_front(made, target_names=names)
         else:
             drawn["Epoch by epoch"] = lambda: draw.plot_intermediate_values(made)
-        svgs = {caption: _tried(partial(_svg, make)) for caption, make in drawn.items()}
+        svgs = {caption: _tried(partial(_svg, make, caption)) for caption, make in drawn.items()}
     return {caption: svg for caption, svg in svgs.items() if svg}, importances
 
 
@@ -146,7 +147,7 @@ def _rebuilt(record: Record, arms: bool = True) -> Study:
     return study
 
 
-def _svg(make: Callable[[], Any]) -> str:
+def _svg(make: Callable[[], Any], caption: str) -> str:
     """A figure of Optuna's as an element of the page, on a white ground: its colours are its own."""
     import matplotlib
     import numpy as np
@@ -159,8 +160,4 @@ def _svg(make: Callable[[], Any]) -> str:
         file = io.StringIO()
         axes.figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
         pyplot.close(axes.figure)
-    text = file.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    prefix = f"optuna-{abs(hash(text)) % 10**8}-"
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}", text)
-    return re.sub(r'<svg[^>]*?viewBox=("[^"]*")[^>]*>', r'<svg role="img" viewBox=\1>', text, count=1)
+    return inline(file.getvalue(), caption, f"optuna {caption}")

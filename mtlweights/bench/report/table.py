@@ -23,6 +23,13 @@ NAMES = {
     "macro_f1": "macro F1",
     "rmse": "RMSE",
     "pearson": "Pearson r",
+    "mae": "MAE",
+    "r2": "R²",
+    "rrmse": "RRMSE",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "relative_l2": "relative L2 error",
+    "mse": "MSE",
 }
 PERCENT = frozenset({"span_f1", "accuracy", "macro_f1"})
 MARKS = {"better": " ▲", "worse": " ▼", "equal": " =", "unresolved": "  "}
@@ -136,7 +143,7 @@ def failures(comparison: Comparison) -> list[str]:
     """One line per failed run."""
     failed = [result for result in comparison.results if result["status"] != "ok"]
     return [
-        f"{result['id']}: {result['error']['type']}: {_one_line(result['error']['message'])}"
+        f"{result['id']}: {result['error']['type']}: {' '.join(result['error']['message'].split())}"
         for result in failed
     ]
 
@@ -258,7 +265,3 @@ def piped(grid: Grid) -> str:
 def _code(text: str) -> str:
     """As Markdown's code, where a backtick or a pipe of the text's own would end it."""
     return f"`{text}`" if text == one_line(text) and not set(text) & set("`|") else markdown(text)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -66,7 +66,7 @@ def _stepper(spec: RunSpec, problem: Problem, device: torch.device) -> Callable[
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter() if cuda else time.process_time()
-        if getattr(balancer.strategy, "validation_rows", False):
+        if "validate" in balancer.hooks:
             balancer.validate(lambda: model(batch["inputs"], batch["targets"]).losses)
         balancer(model(batch["inputs"], batch["targets"]).losses, batch["counts"]).backward()
         if cuda:

@@ -16,7 +16,6 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from ... import problems
-from ...files.atomic import replacing
 from ...specs import parse_spec
 from ...train import Settings
 from ..claims import standing
@@ -162,13 +161,6 @@ def hypervolume(study: optuna.Study) -> dict[str, float] | None:
     inside = losses[(losses < reference).all(1)]
     value = float(compute_hypervolume(inside, reference)) if len(inside) else 0.0
     return {"value": value, "reference": BELOW}
-
-
-def write(path: Path, text: str) -> Path:
-    """Write a file whole."""
-    with replacing(path) as file:
-        file.write(text.encode())
-    return path
 
 
 def as_json(found: Mapping[str, Any]) -> str:

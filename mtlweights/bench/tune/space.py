@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ... import problems, strategies
 from ...problems import Problem, scales
 from ...specs import format_spec, parse_spec, suggest
+from ...strategies.making import keywords
 from ...strategies.space import Range, read_space
 from ...train import Settings
 from ...train.settings import space as loop_space
@@ -171,8 +171,7 @@ def _defaults(arm: str) -> dict[str, Any]:
     """Every hyperparameter of a strategy, at its default or as the spec has it."""
     name, options = parse_spec(arm)
     cls = strategies.get(name)
-    keywords = [p for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return {**{p.name: p.default for p in keywords}, "weight_lr": cls.weight_lr, **options}
+    return {**{p.name: p.default for p in keywords(cls)}, "weight_lr": cls.weight_lr, **options}
 
 
 def _check(space: Space, problem: Problem) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from ...files.atomic import write
 from ..report.study import STUDY
 from ..results import runs_folder
 from ..runspec import slug
 from .objective import Aim, Objective
-from .outcome import BEST, as_json, best_of, best_yaml, on_fresh_seeds, record, table, write
+from .outcome import BEST, as_json, best_of, best_yaml, on_fresh_seeds, record, table
 from .own import Own, tune_objective
 from .space import ALL, Space, make_space
 from .storage import open_storage, reaching

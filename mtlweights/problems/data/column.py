@@ -39,31 +39,31 @@ class Column:
         self.values, self.codes, self.names = array("d"), array("i"), list[str]()
         self.count: Counter[str] = Counter()
         self.first: dict[str, tuple[int, str]] = {}
-        self._met: dict[str, tuple[int, float, str]] = {}
+        self._known: dict[str, tuple[int, float, str]] = {}
 
     def add(self, cell: str, line: int) -> None:
         """Take in the next cell, of this line."""
-        code, value, look = self._met.get(cell) or self._meet(cell, line)
+        code, value, look = self._known.get(cell) or self._take_in(cell, line)
         self.codes.append(code)
         self.values.append(value)
         self.count[look] += 1
 
-    def _meet(self, cell: str, line: int) -> tuple[int, float, str]:
+    def _take_in(self, cell: str, line: int) -> tuple[int, float, str]:
         look, value = _look(cell)
         self.first.setdefault(look, (line, cell))
-        if len(self._met) == MOST_DIFFERENT:
+        if len(self._known) == MOST_DIFFERENT:
             return -1 if look == "missing" else -2, value, look
         code = -1
         if look != "missing":
             code = len(self.names)
             self.names.append(cell)
-        self._met[cell] = code, value, look
-        return self._met[cell]
+        self._known[cell] = code, value, look
+        return self._known[cell]
 
     @property
     def has_all(self) -> bool:
         """Whether ``codes`` tells all values apart."""
-        return len(self._met) < MOST_DIFFERENT
+        return len(self._known) < MOST_DIFFERENT
 
     @property
     def comma(self) -> bool:

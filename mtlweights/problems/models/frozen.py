@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ...files.atomic import replacing
+from ...files.atomic import replacing, write
 from .inputs import SubwordInputs, word_mask
 from .transformer import load_model, load_tokenizer, model_folder
 
@@ -157,9 +157,8 @@ def _build(path: Path, model: str, folder: Path, sentences: list[Sentence]) -> N
             block = states.numpy().astype("<f2").tobytes()
             checksum = zlib.crc32(block, checksum)
             file.write(block)
-    with replacing(path.with_suffix(".json")) as file:
-        about = {"model": model, "sentences": len(sentences), "words": n_words, "crc32": checksum}
-        file.write(json.dumps(about).encode())
+    about = {"model": model, "sentences": len(sentences), "words": n_words, "crc32": checksum}
+    write(path.with_suffix(".json"), json.dumps(about))
 
 
 @torch.inference_mode()

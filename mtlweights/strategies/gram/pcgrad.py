@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..base import GramStrategy
-from ..solvers import project_conflicts
 
 
 class PCGrad(GramStrategy):
@@ -33,6 +32,23 @@ class PCGrad(GramStrategy):
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], all at least 1, of the direction ``sum_i p_i``."""
         return project_conflicts(gram, random_orders(len(gram), self.seed, int(self.step)))
+
+
+def project_conflicts(gram: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Weights [m] of ``sum_i p_i`` after algorithm 1, in O(m^3).
+
+    ``orders`` [m, m - 1]: for every i, the others in the order in which it meets them.
+    """
+    m, squared = len(gram), np.diagonal(gram)
+    if m == 2:  # one other, no order
+        return 1 - np.divide(min(gram[0, 1], 0.0), squared, out=np.zeros(2), where=squared > 0)
+    inverse = np.divide(1.0, squared, out=np.zeros(m), where=squared > 0)
+    i, products, added = np.arange(m), gram.copy(), np.zeros((m, m))
+    # all i at once; throughout p_i = g_i + sum_j added[i, j] g_j, and products[i, j] = p_i . g_j
+    for j in orders.T:  # j[i]: whose gradient i is compared with
+        added[i, j] = step = -np.minimum(products[i, j], 0.0) * inverse[j]
+        products += step[:, None] * gram[j]
+    return 1 + added.sum(0)
 
 
 def random_orders(m: int, seed: int, step: int) -> np.ndarray:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_fraction
-from . import factor_analysis, units
-from .critic import info_nce
+from . import blockwise, factor_analysis
 
 
 class Contrastive(JacobianStrategy):
@@ -65,17 +64,17 @@ class Contrastive(JacobianStrategy):
         """The direction [P] and the weights [m] of the gradients as they are."""
         index = torch.arange(self.n_tasks)[present]
         block = index[:, None], index
-        length = units.lengths(jacobian)
-        found = units.products(jacobian, length, self.rows["key"])
-        self.rows["key"] = units.follow(self.rows["key"], jacobian, length, self.decay)
+        length = blockwise.lengths(jacobian)
+        found = blockwise.products(jacobian, length, self.rows["key"])
+        self.rows["key"] = blockwise.follow(self.rows["key"], jacobian, length, self.decay)
         count = self.count[block] + 1
         products = self.products[block] + ((found + found.T) / 2 - self.products[block]) / count
         self.count[block], self.products[block] = count, products.to(self.products)
-        scale = units.inverse(variances(products).sqrt())
+        scale = blockwise.inverse(variances(products).sqrt())
         sharpness = self._learn(scale[:, None] * found * scale)
         relations = factor_analysis.correlations(products, variances(products))
         shares = torch.softmax(sharpness * relations, 1).sum(0)
-        return units.combine(jacobian, length, shares)
+        return blockwise.combine(jacobian, length, shares)
 
     def _learn(self, similarity: Tensor) -> Tensor:
         """The sharpness [] after a Newton step on the InfoNCE loss of ``similarity`` [m, m]."""
@@ -96,3 +95,11 @@ def variances(products: Tensor) -> Tensor:
     """Size [m] of the tasks' signals: half their own product with their key, half the mean of all."""
     own = products.diagonal().clamp(min=0)
     return (own + own.mean()) / 2
+
+
+def info_nce(similarity: Tensor, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    """First and second derivative [] of ``mean_i(log sum_j exp(b x_ij) - b x_ii)`` in b."""
+    guess = torch.softmax(sharpness * similarity, 1)
+    mean = (guess * similarity).sum(1)
+    spread = (guess * (similarity - mean[:, None]) ** 2).sum(1)
+    return (mean - similarity.diagonal()).mean(), spread.mean()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..base import ALL, Index, JacobianStrategy
 from ..hyperparameters import check_fraction, check_share
-from . import blockwise, factor_analysis, units
+from . import blockwise, factor_analysis
 
 
 class Variational(JacobianStrategy):
@@ -19,7 +19,7 @@ class Variational(JacobianStrategy):
     The key y_i, a moving average of u_i, is the mean of ``n = (1 + decay) / (1 - decay)`` draws, so that its
     products, averaged over all steps, tell signal from noise: ``E[Y Y^T] = A = K + diag(psi) / n`` and
     ``K_ii + psi_i = 1``. With N = diag(psi) / n and ``q(s) = N(B y, V)``, full over the tasks, the evidence
-    lower bound has a closed form (see `solvers.factors`) and is raised once a step in each of
+    lower bound has a closed form (see `factor_analysis`) and is raised once a step in each of
 
     ``V = (K^-1 + N^-1)^-1, B = V N^-1``;  ``K = (1 - pull) (V + B A B^T) + pull mean(diag(A)) I``;
     ``psi_i = 1 - 2 (B A)_ii + (B A B^T + V)_ii``.
@@ -72,8 +72,8 @@ class Variational(JacobianStrategy):
         """The direction [P] and the weights [m] of the gradients as they are."""
         index = torch.arange(self.n_tasks)[present]
         block = index[:, None], index
-        length = units.lengths(jacobian)
-        key = units.follow(self.rows["key"], jacobian, length, self.decay)
+        length = blockwise.lengths(jacobian)
+        key = blockwise.follow(self.rows["key"], jacobian, length, self.decay)
         self.rows["key"] = key
         count = self.count[block] + 1
         moments = self.moments[block] + (blockwise.gramian(key) - self.moments[block]) / count
@@ -81,8 +81,8 @@ class Variational(JacobianStrategy):
         signal, noise, cov = factor_analysis.sweep(moments, before, noise, self.draws, self.pull)
         self.count[block], self.moments[block] = count, moments.to(self.moments)
         self.signal[block], self.noise[index] = signal.to(self.signal), noise.to(self.noise)
-        known = (length > 0) * (1 - cov.diagonal() * units.inverse(before.diagonal()))
-        return units.combine(jacobian, length, len(index) * known * units.inverse(known.sum()))
+        known = (length > 0) * (1 - cov.diagonal() * blockwise.inverse(before.diagonal()))
+        return blockwise.combine(jacobian, length, len(index) * known * blockwise.inverse(known.sum()))
 
     def relations(self) -> np.ndarray:
         """Correlations [T, T] of the tasks' true gradients, as estimated by now."""

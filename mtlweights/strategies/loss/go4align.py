@@ -74,16 +74,19 @@ def cluster_means(x: Tensor, k: int) -> Tensor:
     value, order = x.sort()
     relative = value / value.abs().max()
     at = torch.arange(m, device=x.device)
+    # spread[first, last]: the sum of squared distances to the mean, of one interval
     inside = (at[:, None, None] <= at) & (at <= at[None, :, None])  # [first, last, member]
     size = inside.sum(-1).clamp(min=1)
     mean = (inside * relative).sum(-1) / size
     spread = (inside * (relative - mean[..., None]) ** 2).sum(-1)
     spread = torch.where(at[:, None] <= at, spread, torch.inf)  # [first, last]
+    # best[i]: least total spread of the first j + 1 clusters, which end at i; j = 0 now, one more each round
     best, starts = spread[0], []
     for _ in range(k - 1):
         before = torch.cat([best.new_full((1,), torch.inf), best[:-1]])
         best, start = (before[:, None] + spread).min(0)
         starts.append(start)
+    # back from the end: the last cluster starts where the best total had it, the one before ends before that
     cluster, last = torch.zeros_like(at), torch.full_like(at[:1], m - 1)
     for start in reversed(starts):
         first = start[last]

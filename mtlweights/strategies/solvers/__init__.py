@@ -2,12 +2,10 @@
 
 from .alpha_fair import alpha_fair
 from .conflict_averse import conflict_averse
-from .conflicts import project_conflicts
-from .cosines import equal_cosines
+from .cosines import cosines_and_norms, equal_cosines
 from .dual_cone import dual_cone, least_change
 from .equal_norms import equal_norms
 from .linear_programme import best_on_simplex
-from .scaling import cosines_and_norms
 from .simplex import min_norm, momentum_steps, project_simplex, stable_step
 
 __all__ = [
@@ -21,7 +19,6 @@ __all__ = [
     "least_change",
     "min_norm",
     "momentum_steps",
-    "project_conflicts",
     "project_simplex",
     "stable_step",
 ]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .scaling import UNCERTAIN
+from .cosines import UNCERTAIN
 
 #: Added to the cosine matrix's diagonal: no weight exceeds about 1e7 times what it is without conflict.
 _RIDGE = 1e-14

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scaling import cosines_and_norms
+from .cosines import cosines_and_norms
 
 _TOLERANCE = 1e-13
 
@@ -44,40 +44,46 @@ def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[flo
 
 
 def _block_pivoting(cosines: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """u [k, m] with ``u >= 0, z = M u + q >= 0, u . z = 0``, M the cosines and q a row of ``linear``.
+
+    As in the paper F is where u is sought and z = 0, elsewhere u = 0 and z is sought; H are the places
+    where what was found is negative; ninf is the smallest number of them so far, and p how many rounds
+    without a smaller one may still move all of H.
+    """
     m = cosines.shape[0]
-    # Far below the Gramian's own accuracy; keeps dependent gradients solvable.
+    # the addition is far below the Gramian's own accuracy; it keeps dependent gradients solvable
     system = cosines + 1e-13 * m * np.eye(m)
     out = np.zeros_like(linear)
-    todo = np.flatnonzero((linear < 0).any(axis=1))
-    positive = linear[todo] < 0
-    fewest, tries = np.full(len(todo), m + 1), np.full(len(todo), 3)
+    todo = np.flatnonzero((linear < 0).any(axis=1))  # the others have u = 0, z = q
+    F = linear[todo] < 0
+    ninf, p = np.full(len(todo), m + 1), np.full(len(todo), 3)
     for _ in range(5 * m):
         if not len(todo):
             return out
-        u, wrong = _pivot(system, linear[todo], positive)
-        count = wrong.sum(axis=1)
+        u, H = _pivot(system, linear[todo], F)
+        count = H.sum(axis=1)
         out[todo] = np.where(count[:, None] == 0, np.maximum(u, 0.0), out[todo])
-        better = count < fewest
-        tries = np.where(better, 3, tries - 1)
-        fewest = np.minimum(count, fewest)
-        # All wrong signs at once while that helps, else only the last: that always ends.
-        last = np.arange(m) == (m - 1 - wrong[:, ::-1].argmax(axis=1))[:, None]
-        positive = positive ^ (wrong & (last | (better | (tries > 0))[:, None]))
+        better = count < ninf
+        p = np.where(better, 3, p - 1)
+        ninf = np.minimum(count, ninf)
+        # H changes sides, all of it while that helps, else the last place of it alone: that always ends
+        last = np.arange(m) == (m - 1 - H[:, ::-1].argmax(axis=1))[:, None]
+        F = F ^ (H & (last | (better | (p > 0))[:, None]))
         left = count > 0
-        todo, positive, fewest, tries = todo[left], positive[left], fewest[left], tries[left]
+        todo, F, ninf, p = todo[left], F[left], ninf[left], p[left]
     for row in todo:
         out[row] = _active_set(cosines, linear[row])[0]
     return out
 
 
-def _pivot(system: np.ndarray, linear: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """u [k, m] with z = 0 where ``positive`` and u = 0 elsewhere; where u or z has the wrong sign."""
-    both = positive[:, :, None] & positive[:, None, :]
+def _pivot(system: np.ndarray, linear: np.ndarray, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """u [k, m] with z = 0 in F and u = 0 elsewhere; where u in F or z elsewhere is negative."""
+    both = F[:, :, None] & F[:, None, :]
     matrix = np.where(both, system, np.eye(system.shape[0]))
-    u = np.linalg.solve(matrix, np.where(positive, -linear, 0.0)[:, :, None])[:, :, 0]
+    u = np.linalg.solve(matrix, np.where(F, -linear, 0.0)[:, :, None])[:, :, 0]
     z = u @ system + linear
     rounding = _TOLERANCE * (1 + np.abs(u).sum(axis=1, keepdims=True))
-    return u, np.where(positive, u, z) < -rounding
+    return u, np.where(F, u, z) < -rounding
 
 
 def least_change(gram: np.ndarray, linear: np.ndarray) -> np.ndarray | None:
@@ -122,6 +128,7 @@ def _active_set(cosines: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, bo
 def _enter(cosines: np.ndarray, u: np.ndarray, active: np.ndarray, entering: int, z: float) -> bool:
     """Make one condition hold, in place, letting go of others whose multiplier falls to zero."""
     while True:
+        # invariant: u >= 0, and z = 0 for every condition held
         held = np.flatnonzero(active)
         column = cosines[held, entering]
         along = np.linalg.solve(cosines[held[:, None], held], column)
@@ -129,8 +136,9 @@ def _enter(cosines: np.ndarray, u: np.ndarray, active: np.ndarray, entering: int
         ratio = np.divide(u[held], along, out=np.full(len(held), np.inf), where=along > 1e-14)
         partial = ratio.min(initial=np.inf)
         full = -z / free if free > 1e-12 else np.inf
+        # partial: until a multiplier falls to zero; full: until the condition holds
         step = min(partial, full)
-        if step == np.inf:
+        if step == np.inf:  # neither ever happens: the conditions contradict each other
             return False
         u[held] = np.maximum(u[held] - step * along, 0.0)
         u[entering] += step

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtlweights.strategies.jacobian.critic import info_nce
+from mtlweights.strategies.jacobian.contrastive import info_nce
 
 
 def test_info_nce_of_two_tasks_by_hand():

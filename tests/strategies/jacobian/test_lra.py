@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from mtlweights import strategies
-from mtlweights.testing.harness import Moment, Stage
+from mtlweights.testing.harness import Case, Harness
 
 
 def play(steps, present=None, n_tasks=None, **hyperparameters):
     """(direction, weights) of every step, of Jacobians [steps, m, P]."""
-    stage = Stage(strategies.get("lra")(n_tasks or len(steps[0]), **hyperparameters))
+    harness = Harness(strategies.get("lra")(n_tasks or len(steps[0]), **hyperparameters))
     every = [slice(None)] * len(steps) if present is None else [np.array(p) for p in present]
     results = [
-        stage.step(Moment("", rows, np.ones(len(rows)), p)) for rows, p in zip(steps, every, strict=True)
+        harness.step(Case("", rows, np.ones(len(rows)), p)) for rows, p in zip(steps, every, strict=True)
     ]
     return [(r.update, r.weights[0]) for r in results]
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from mtlweights import strategies
-from mtlweights.testing.harness import Moment, Stage
+from mtlweights.testing.harness import Case, Harness
 
 STEPS = np.random.default_rng(0).uniform(0.2, 3, (6, 3))
 
 
 def play(steps, **hyperparameters):
     """The weights of every step [steps, T]."""
-    stage = Stage(strategies.get("softadapt")(len(steps[0]), **hyperparameters))
+    harness = Harness(strategies.get("softadapt")(len(steps[0]), **hyperparameters))
     rows = np.eye(len(steps[0]))
-    return [stage.step(Moment("", rows, np.array(losses))).weights[0] for losses in steps]
+    return [harness.step(Case("", rows, np.array(losses))).weights[0] for losses in steps]
 
 
 def rates(now, before, rate):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtlweights.strategies.gram.pcgrad import random_orders
+from mtlweights.strategies.gram.pcgrad import project_conflicts, random_orders
 from mtlweights.strategies.solvers import (
     alpha_fair,
     best_on_simplex,
@@ -12,7 +12,6 @@ from mtlweights.strategies.solvers import (
     equal_cosines,
     least_change,
     min_norm,
-    project_conflicts,
     project_simplex,
 )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtlweights.strategies.solvers import project_conflicts
+from mtlweights.strategies.gram.pcgrad import project_conflicts
 
 RNG = np.random.default_rng
 
