@@ -59,6 +59,11 @@ def pack(problem: Problem, outputs: Mapping[str, Outputs]) -> dict[str, Predicti
     return found
 
 
+def path_of(run: str, folder: str | Path) -> Path:
+    """Where the predictions of a run are kept."""
+    return Path(folder) / PREDICTIONS / f"{run}.npz"
+
+
 def keep(found: Mapping[str, Predictions] | None, run: str, folder: str | Path) -> None:
     """Write them to ``folder/predictions/RUN.npz``; None writes nothing.
 
@@ -67,7 +72,7 @@ def keep(found: Mapping[str, Predictions] | None, run: str, folder: str | Path) 
     """
     if found is None:
         return
-    path = Path(folder) / PREDICTIONS / f"{run}.npz"
+    path = path_of(run, folder)
     path.parent.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {_TASKS: np.array(json.dumps(list(found)))}
     for place, own in enumerate(found.values()):
@@ -80,11 +85,11 @@ def keep(found: Mapping[str, Predictions] | None, run: str, folder: str | Path) 
 
 def read(run: str, folder: str | Path) -> dict[str, Predictions] | None:
     """The predictions of a run; None where there are none, or the file is none of ours."""
-    path = Path(folder) / PREDICTIONS / f"{run}.npz"
+    path = path_of(run, folder)
     try:
         if path.stat().st_size > LARGEST:
             return None
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             names = json.loads(str(arrays[_TASKS]))
             found = {
                 name: Predictions(*(arrays[f"{place}.{key}"] for key in ("predicted", "expected", "sizes")))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from .. import __version__, problems, strategies, train
 from ..balancer.balancer import Balancer
@@ -53,10 +54,16 @@ def code_of(strategy: str) -> str | None:
     return code_digest(strategies.get(parse_spec(strategy)[0]))
 
 
-def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[str, Any]:
+def execute(
+    spec: RunSpec,
+    problem: problems.Problem,
+    keep: Callable[[nn.Module], object] = lambda model: None,
+    **options: Any,
+) -> dict[str, Any]:
     """Build, train and score: the result's fields. ``options`` are those of `train.fit`.
 
-    A problem without a test split, as trials of a study get it, is scored on none.
+    ``keep`` is given the trained model. A problem without a test split, as trials of a study get it, is
+    scored on none.
     """
     seed_everything(spec.seed)
     if spec.only is not None:
@@ -69,6 +76,7 @@ def execute(spec: RunSpec, problem: problems.Problem, **options: Any) -> dict[st
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
     outputs = _outputs(spec, problem, model)
     test = train.scores_of(problem, outputs) if outputs else {}
+    keep(model)
     return {
         "status": "ok",
         "tasks": {task.name: describe_task(task) for task in problem.tasks},

@@ -15,6 +15,7 @@ from .planning import prepare
 from .pool import LIMIT, run_pool
 from .protocol import Protocol, settle
 from .recheck import recheck
+from .resampling import resample
 from .results import RUNS, read_result, runs_folder
 from .run import run
 from .runspec import RunSpec
@@ -87,6 +88,7 @@ def run_suite(
         finals = [run for arm, own in zip(arms, choices, strict=True) for run in arm.finals(own.chosen)]
         missing.run(finals, f"runs on {name}")
         specs += finals
+    resample(specs, path)
     return [read_result(path / RUNS / f"{id}.json") for id in dict.fromkeys(spec.id for spec in specs)]
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``mtlweights list | train | bench | tune | report | test``."""
+"""The command line: ``mtlweights list | train | predict | export | compress | serve | bench | ...``."""
 
 from .main import main
 

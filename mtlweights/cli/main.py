@@ -13,7 +13,9 @@ import torch
 
 from .. import __version__
 from ..files.escapes import visible
-from . import bench, listing, merge, report, test, train, tune
+from . import bench, compress, export, listing, merge, predict, report, serve, test, train, tune
+
+COMMANDS = (listing, train, predict, export, compress, serve, bench, tune, report, merge, test)
 
 #: what a user can mend; anything else is a bug and keeps its traceback
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
@@ -63,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (listing, train, bench, tune, report, merge, test):
+    for module in COMMANDS:
         command = commands.add_parser(
             module.NAME,
             parents=[common],

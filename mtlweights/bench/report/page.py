@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...files.atomic import write
 from ...files.escapes import visible
 from ..protocol import Protocol
+from ..selection import Choice
+from .chosen import chosen_grid, tuning_curves
 from .comparison import Comparison, Result, arm_of, compare
 from .figures import validation_curves, weight_trajectories
+from .panels import exposure, pairwise, stress, trade_off
+from .parts import write_parts
+from .proof import proof_of
 from .study import Record, section
-from .table import NOTES, grids, summary, title
+from .table import NOTES, Grid, grids, summary, title
 from .verdict_figure import verdict_figure
 
 
@@ -23,25 +28,36 @@ def write_page(
     title: str = "Comparison of strategies",
     protocol: Protocol | None = None,
     study: Record | None = None,
+    choices: Sequence[Choice] = (),
 ) -> Path:
     """Write the page and return its path; with ``study``, a study's record, that comes first.
+
+    Beside it ``figures/`` has every figure as SVG, ``tables/`` every table as CSV, Markdown and LaTeX.
 
     Raises:
         ValueError: no results, or one run given twice.
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = visible(render(list(results), title, protocol, study))
+    results = list(results)
+    comparisons = compare(results, protocol, choices) if results or study is None else []
+    sections = [_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)]
+    text = visible(render(results, title, sections, study, proof_of(path.parent)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
+        write_parts(sections, path.parent)
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
     return path
 
 
 def render(
-    results: list[Result], heading: str, protocol: Protocol | None = None, study: Record | None = None
+    results: list[Result],
+    heading: str,
+    sections: list[dict[str, Any]],
+    study: Record | None,
+    proof: Mapping[str, Any] | None,
 ) -> str:
     """The page's HTML."""
     import jinja2
@@ -53,11 +69,11 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    comparisons = compare(results, protocol) if results or study is None else []
     return environment.get_template("page.html.j2").render(
         heading=heading,
         study=study and section(study),
-        sections=[_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)],
+        sections=sections,
+        proof=proof,
         counts=_counts(results),
         failed=[result for result in results if result["status"] != "ok"],
         notes=NOTES,
@@ -74,7 +90,9 @@ def _section(number: int, comparison: Comparison, among: list[Comparison]) -> di
         "title": title(comparison, among),
         "summary": summary(comparison),
         "figure": verdict_figure(comparison),
-        "grids": grids(comparison),
+        "grids": [*grids(comparison), *_more_grids(comparison, among)],
+        "trade_off": trade_off(comparison),
+        "tuning": tuning_curves(comparison.choices),
         "curves": validation_curves(comparison),
         "weights": weights,
         "weightless": [arm for arm in arms[1:] if arm not in weights],
@@ -84,6 +102,11 @@ def _section(number: int, comparison: Comparison, among: list[Comparison]) -> di
         "settings": comparison.settings,
         "minutes": sum(result["seconds"] or 0 for result in comparison.results) / 60,
     }
+
+
+def _more_grids(comparison: Comparison, among: list[Comparison]) -> list[Grid]:
+    found = (stress(comparison, among), pairwise(comparison), chosen_grid(comparison.choices))
+    return [grid for grid in (*found, exposure(comparison)) if grid is not None]
 
 
 def _counts(results: list[Result]) -> dict[str, Any]:

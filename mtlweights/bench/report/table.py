@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -11,6 +11,7 @@ from operator import itemgetter
 from ...files.escapes import markdown, one_line, visible
 from ..protocol import Protocol
 from ..runspec import SINGLE
+from ..selection import Choice
 from ..statistics import VERDICTS, Verdict
 from ..statistics.verdicts import FEWEST_SEEDS
 from .comparison import Column, Comparison, Estimate, Result, compare
@@ -33,6 +34,7 @@ NOTES = (
     "Verdicts: paired by seed, in % of single-task training, whose own uncertainty is in them; Holm over the "
     "arms. ▲ better, ▼ worse: the interval leaves out 0. = equal: it lies within the smallest difference "
     "that matters. No mark: unresolved, or fewer than 3 seeds. more: seeds that would resolve it.",
+    "test set: half width of the 95 % interval of Δm when the test examples are drawn again, paired.",
     "↓: lower is better. A run that diverged counts as the worst there is.",
 )
 
@@ -59,13 +61,15 @@ class Grid:
         return [(group, [label for _, label in members]) for group, members in groups]
 
 
-def text_tables(results: Iterable[Result], protocol: Protocol | None = None) -> str:
+def text_tables(
+    results: Iterable[Result], protocol: Protocol | None = None, choices: Sequence[Choice] = ()
+) -> str:
     """All comparisons as aligned text for a terminal, judged by what was settled beforehand.
 
     Raises:
         ValueError: no results, or one run given twice.
     """
-    comparisons = compare(results, protocol)
+    comparisons = compare(results, protocol, choices)
     blocks = []
     for comparison in comparisons:
         heading = one_line(title(comparison, comparisons))
@@ -75,18 +79,20 @@ def text_tables(results: Iterable[Result], protocol: Protocol | None = None) -> 
     return visible("\n\n".join([*blocks, "\n".join(NOTES)]))
 
 
-def markdown_tables(results: Iterable[Result], protocol: Protocol | None = None) -> str:
+def markdown_tables(
+    results: Iterable[Result], protocol: Protocol | None = None, choices: Sequence[Choice] = ()
+) -> str:
     """All comparisons as Markdown, judged by what was settled beforehand.
 
     Raises:
         ValueError: no results, or one run given twice.
     """
-    comparisons = compare(results, protocol)
+    comparisons = compare(results, protocol, choices)
     blocks = []
     for comparison in comparisons:
         blocks += [f"## {markdown(title(comparison, comparisons))}", markdown(summary(comparison))]
         for grid in grids(comparison):
-            blocks += [f"**{grid.caption}**", _piped(grid)]
+            blocks += [f"**{grid.caption}**", piped(grid)]
         if failures(comparison):
             blocks.append(
                 "Failed runs:\n\n" + "\n".join(f"- {markdown(line)}" for line in failures(comparison))
@@ -163,7 +169,8 @@ def grids(comparison: Comparison) -> list[Grid]:
 
 def _verdicts(comparison: Comparison, against: str) -> Grid:
     """Every arm against one of them: the interval, the verdict and what would resolve it; then by task."""
-    heads = [("", f"{DELTA} points"), ("", "verdict"), ("", "p"), ("", "more")]
+    known = any(reference == against for _, reference in comparison.test_halves)
+    heads = [("", f"{DELTA} points"), ("", "verdict"), ("", "p"), ("", "more"), *[("", "test set")] * known]
     heads += [(task, "points") for task in comparison.tasks]
     grid = Grid(f"Against {against} (+ is better; {comparison.worth:g} points matter)", heads, [])
     for row in comparison.rows:
@@ -171,6 +178,8 @@ def _verdicts(comparison: Comparison, against: str) -> Grid:
         if verdict is not None:
             cells = [Cell(_interval(verdict)), Cell(verdict.verdict, verdict.verdict)]
             cells += [Cell(f"{verdict.p:.3f}"), Cell(_more(verdict))]
+            half = comparison.test_halves.get((row.arm, against))
+            cells += [Cell("n/a" if half is None else f"± {half:.2f}")] * known
             for task in comparison.tasks:
                 own = comparison.verdict(row.arm, against, task)
                 text = "n/a" if own is None else _interval(own) + MARKS[own.verdict]
@@ -238,7 +247,8 @@ def _aligned(grid: Grid) -> str:
     return "\n".join([grid.caption, *text[:2], "-" * (sum(widths) + 2 * len(widths) - 2), *text[2:]])
 
 
-def _piped(grid: Grid) -> str:
+def piped(grid: Grid) -> str:
+    """A table as Markdown."""
     header = ["arm", *(markdown(f"{group} {label}".strip()) for group, label in grid.columns)]
     lines = [header, ["---", *["---:"] * len(grid.columns)]]
     lines += [[_code(arm), *(cell.text.strip() for cell in cells)] for arm, cells in grid.rows]

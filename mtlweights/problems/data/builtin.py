@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..models.features import Feature
 from ..problem import Problem
 from . import grammar
 from .download import data_file
@@ -103,11 +104,12 @@ def sick(name: str, options: Mapping[str, Any]) -> Problem:
 def abalone(name: str, options: Mapping[str, Any]) -> Problem:
     """Shellfish (Nash et al. 1994): sex and rings (age) from seven measures; split by a fixed seed."""
     rows = read_table(data_file("abalone/abalone.csv"), header=_ABALONE)
+    columns = _ABALONE[1:-1]
     items = [
-        ([float(row[key]) for key in _ABALONE[1:-1]], {"sex": row["sex"], "rings": float(row["rings"])})
+        ([float(row[key]) for key in columns], {"sex": row["sex"], "rings": float(row["rings"])})
         for row in rows
     ]
-    return _table(name, items, "sex", "rings", options, {"epochs": 40, "batch_size": 64, "lr": 2e-3})
+    return _table(name, items, columns, "sex", "rings", options, {"epochs": 40, "batch_size": 64, "lr": 2e-3})
 
 
 def breast_cancer(name: str, options: Mapping[str, Any]) -> Problem:
@@ -127,12 +129,16 @@ def breast_cancer(name: str, options: Mapping[str, Any]) -> Problem:
         ([float(row[i]) for i in inputs], {"diagnosis": str(label), "radius": float(row[radius])})
         for row, label in zip(data.data, np.asarray(data.target_names)[data.target], strict=True)
     ]
-    return _table(name, items, "diagnosis", "radius", options, {"epochs": 30, "batch_size": 32, "lr": 1e-3})
+    columns = [str(data.feature_names[i]) for i in inputs]
+    return _table(
+        name, items, columns, "diagnosis", "radius", options, {"epochs": 30, "batch_size": 32, "lr": 1e-3}
+    )
 
 
 def _table(
     name: str,
     items: list[tuple[list[float], dict[str, Any]]],
+    columns: Sequence[str],
     classify: str,
     regress: str,
     options: Mapping[str, Any],
@@ -144,4 +150,6 @@ def _table(
         label_task(classify, "classification", classes),
         number_task(regress, [y[regress] for _, y in splits["train"]], ("rmse", "pearson")),
     ]
-    return table_problem(name, tasks, examples(tasks, splits), options, settings)
+    means = np.mean([row for row, _ in splits["train"]], 0).tolist()
+    features = [*map(Feature, columns, means)]
+    return table_problem(name, tasks, examples(tasks, splits), options, settings, features=features)

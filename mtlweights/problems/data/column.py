@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..models.features import Feature
+
 Encoder = Callable[[np.ndarray], list[tuple[float, ...]]]  #: from row numbers to each row's inputs
 
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})  #: in lower case
@@ -111,28 +113,29 @@ class Column:
         found = np.unique(np.array(self.codes)[train]).tolist()
         return sorted(found, key=lambda code: "" if code < 0 else self.names[code])
 
-    def encoder(self, train: np.ndarray) -> Encoder | None:
-        """What makes inputs of some rows' cells, fitted on the rows ``train``; None if those are all equal.
+    def feature(self, name: str, train: np.ndarray) -> Feature | None:
+        """What inputs the column makes, fitted on the rows ``train``; None if those are all equal.
 
         A number is one input, a missing one the mean; text an input for each category of ``train``.
         """
-        return self._numbers(train) if self.numeric else self._one_hot(train)
+        if not self.numeric:
+            codes = self.categories(train)
+            categories = tuple(self.names[code] if code >= 0 else None for code in codes if code != -2)
+            return Feature(name, categories=categories) if len(codes) > 1 else None
+        values = np.array(self.values)[train]
+        known = values[~np.isnan(values)]
+        mean = float(known.mean()) if len(known) else 0.0
+        return None if np.ptp(np.where(np.isnan(values), mean, values)) == 0 else Feature(name, mean)
 
-    def _numbers(self, train: np.ndarray) -> Encoder | None:
-        values = np.array(self.values)
-        known = values[train][~np.isnan(values[train])]
-        values[np.isnan(values)] = known.mean() if len(known) else 0.0
-        if np.ptp(values[train]) == 0:
-            return None
+    def encoder(self, feature: Feature) -> Encoder:
+        """What makes that feature's inputs of some rows' cells."""
+        codes, names = np.array(self.codes), dict(enumerate(self.names))
+        if feature.categories:
+            inputs = {code: feature.encode(name) for code, name in names.items()}
+            inputs |= {-1: feature.encode(None), -2: (0.0,) * feature.width}
+            return lambda rows: [inputs[code] for code in codes[rows].tolist()]
+        values = np.where(np.isnan(self.values), feature.missing, self.values)
         return lambda rows: [(value,) for value in values[rows].tolist()]
-
-    def _one_hot(self, train: np.ndarray) -> Encoder | None:
-        codes, categories = np.array(self.codes), self.categories(train)
-        if len(categories) < 2:
-            return None
-        inputs = {code: tuple(float(code == other) for other in categories) for code in categories}
-        unknown = (0.0,) * len(categories)
-        return lambda rows: [inputs.get(code, unknown) for code in codes[rows].tolist()]
 
 
 def number(cell: str) -> float | None:
@@ -142,6 +145,18 @@ def number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and "_" not in cell else None
+
+
+def cell_number(cell: str) -> float | None:
+    """The number a cell stands for as a column of numbers reads it, decimal comma included; None: missing.
+
+    Raises:
+        ValueError: it is neither a number nor missing.
+    """
+    look, value = _look(cell.strip())
+    if look in ("text", "huge"):
+        raise ValueError(f"expected a number, found {_short(cell)}")
+    return None if look == "missing" else value
 
 
 def _look(cell: str) -> tuple[str, float]:

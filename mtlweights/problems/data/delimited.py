@@ -40,7 +40,7 @@ def read_layout(path: Path) -> Layout:
     """
     samples = {delimiter: _sample(path, delimiter) for delimiter in DELIMITERS}
     delimiter = max(DELIMITERS, key=lambda d: _evenness(samples[d]))
-    header, *rows = samples[delimiter] or next(([row] for _, row in _rows(path, delimiter)), [[]])
+    header, *rows = samples[delimiter] or next(([row] for _, row in iterate_rows(path, delimiter)), [[]])
     skipped = int(len(header) > 1 and not header[0])
     end = max((i for i, name in enumerate(header, 1) if name), default=0)
     names = header[skipped:end]
@@ -76,7 +76,7 @@ def read_cells(path: Path, layout: Layout, ignore: Sequence[str]) -> tuple[dict[
     columns = {name: Column() for name in layout.names if name not in ignore}
     adds = [(columns[name].add, i) for i, name in enumerate(layout.names, layout.skipped) if name in columns]
     width, n, faults = layout.skipped + len(layout.names), 0, []
-    for line, row in islice(_rows(path, layout.delimiter), 1, None):
+    for line, row in islice(iterate_rows(path, layout.delimiter), 1, None):
         if not any(row):
             continue
         if len(row) < width or any(row[width:]):
@@ -95,7 +95,7 @@ def read_cells(path: Path, layout: Layout, ignore: Sequence[str]) -> tuple[dict[
     return columns, n
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def iterate_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and stripped cells of each row; a line end within quotes is a blank, never nothing."""
     line = 1
     with _no_limit():
@@ -142,7 +142,7 @@ def _sample(path: Path, delimiter: str) -> list[list[str]]:
     """The first rows as this delimiter splits them, up to one that cannot be read."""
     found = []
     try:
-        for _, row in islice(_rows(path, delimiter), _SAMPLE):
+        for _, row in islice(iterate_rows(path, delimiter), _SAMPLE):
             found.append(row)
     except _BadRow:
         pass

@@ -21,6 +21,7 @@ from ..models import (
     WordInputs,
     load_tokenizer,
 )
+from ..models.features import Feature
 from ..problem import Example, Problem
 from ..task import Task
 from .download import cache_folder
@@ -89,10 +90,14 @@ def table_problem(
     options: Mapping[str, Any],
     settings: Mapping[str, Any],
     notes: tuple[str, ...] = (),
+    features: Sequence[Feature] = (),
 ) -> Problem:
-    """A problem on rows of numbers, read by an MLP of ``layers`` hidden layers of width ``hidden``."""
+    """A problem on rows of numbers, read by an MLP of ``layers`` hidden layers of width ``hidden``.
+
+    ``features``: the columns that the numbers were made of.
+    """
     chosen = take(options, TABLE_OPTIONS, name)
-    inputs = TableInputs.fit([example["input"] for example in splits["train"]])
+    inputs = TableInputs.fit([example["input"] for example in splits["train"]], features)
     hidden = [chosen["hidden"]] * chosen["layers"]
     encoder = partial(MLP, inputs.n_inputs, hidden=hidden, dropout=chosen["dropout"])
     space = _space(chosen)

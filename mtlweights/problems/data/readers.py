@@ -22,7 +22,7 @@ def column_names(path: Path) -> tuple[str, ...]:
     From its ``# global.columns = ID FORM ...`` line, lower-cased; else CoNLL-U's where the rows have ten
     columns; else none, and columns go by their number.
     """
-    for _, line in _lines(path):
+    for _, line in iterate_lines(path):
         if header := _COLUMNS.match(line):
             return tuple(header[1].lower().split())
         if line.strip() and not line.startswith(("#", "-DOCSTART-")):
@@ -41,29 +41,35 @@ def read_columns(path: Path) -> list[list[Row]]:
     Raises:
         ValueError: no sentence, a row with another number of columns than the first, or no UTF-8.
     """
-    sentences: list[list[Row]] = [[]]
+    sentences = [*iterate_columns(path)]
+    if not sentences:
+        raise ValueError(f"{path}: no sentence found; expected a word a line, blank lines between sentences.")
+    return sentences
+
+
+def iterate_columns(path: Path) -> Iterator[list[Row]]:
+    """The sentences of `read_columns`, one by one; the file is read twice."""
+    sentence: list[Row] = []
     conllu = column_names(path)[:1] == ("id",)
     comments = _Comments(path, conllu)
     width = comments.width
-    for number, line in _lines(path):
+    for number, line in iterate_lines(path):
         if not line.strip():
-            if sentences[-1]:
-                sentences.append([])
+            if sentence:
+                yield sentence
+            sentence = []
             continue
         cells = _cells(line)
-        if line.startswith("-DOCSTART-") or (line.startswith("#") and comments.has(cells, sentences[-1])):
+        if line.startswith("-DOCSTART-") or (line.startswith("#") and comments.has(cells, sentence)):
             continue
         if conllu and _NOT_A_WORD.fullmatch(cells[0]):
             continue
         width = width or len(cells)
         if len(cells) != width:
             raise ValueError(f"{path}, line {number}: expected {width} columns as above, found {len(cells)}.")
-        sentences[-1].append(cells)
-    if not sentences[-1]:
-        sentences.pop()
-    if not sentences:
-        raise ValueError(f"{path}: no sentence found; expected a word a line, blank lines between sentences.")
-    return sentences
+        sentence.append(cells)
+    if sentence:
+        yield sentence
 
 
 class _Comments:
@@ -76,7 +82,7 @@ class _Comments:
 
     def __init__(self, path: Path, numbered: bool) -> None:
         self.width, self.last, self.numbered = 0, set[str](), True
-        for _, line in _lines(path):
+        for _, line in iterate_lines(path):
             if not line.strip() or line.startswith("-DOCSTART-"):
                 continue
             cells = _cells(line)
@@ -103,7 +109,7 @@ def read_table(
     Raises:
         ValueError: no row, a column name given twice or empty, a row of another length, or no UTF-8.
     """
-    lines = (line for _, line in _lines(path))
+    lines = (line for _, line in iterate_lines(path))
     if delimiter == "\t":  # no quoting: a quote in a sentence is a quote
         rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
@@ -124,7 +130,7 @@ def read_table(
     return table
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def iterate_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends. Only LF and CRLF end a line, or CR in a file without LF: tweets hold
     stranger ones."""
     with path.open("rb") as raw:

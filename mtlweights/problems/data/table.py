@@ -57,8 +57,9 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
     parts = {key: np.array(rows) for key, rows in split_file(range(n), path, "rows", 0.15).items()}
     _check(path, columns, inputs, chosen, layout.delimiter, parts["train"])
     tasks = _tasks(path, columns, parts, chosen, units == "standard")
-    found = {key: columns[key].encoder(parts["train"]) for key in inputs}
-    encoders = {key: encoder for key, encoder in found.items() if encoder}
+    found = {key: columns[key].feature(key, parts["train"]) for key in inputs}
+    features = {key: feature for key, feature in found.items() if feature}
+    encoders = {key: columns[key].encoder(feature) for key, feature in features.items()}
     if not encoders:
         raise ValueError(f"{path}: no input column is left: expected one that is no target and not constant.")
     pairs = {key: _pairs(columns, [*encoders.values()], tasks, rows) for key, rows in parts.items()}
@@ -68,7 +69,7 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
     ]
     about = _about(n, layout, columns, list(encoders), out)
     notes = (about, *map(_about_task, tasks))
-    return table_problem(name, tasks, examples(tasks, pairs), mlp, SETTINGS, notes)
+    return table_problem(name, tasks, examples(tasks, pairs), mlp, SETTINGS, notes, [*features.values()])
 
 
 def _chosen(path: str, options: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[str]]:

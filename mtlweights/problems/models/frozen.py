@@ -49,13 +49,14 @@ class FrozenStates:
         FileNotFoundError: no such model. OSError: ``cache`` cannot be written.
     """
 
+    folder: Path  #: of the frozen model
     n_layers: int  #: L
     dim: int  #: F
 
     def __init__(self, model: str, sentences: Iterable[Sequence[str]], cache: str | Path) -> None:
         # By length, so that a batch has little padding; the order on disk is the same.
         unique = sorted({tuple(s) for s in sentences}, key=lambda s: (len(s), s))
-        folder = model_folder(model)
+        folder = self.folder = model_folder(model)
         self.path = Path(cache).expanduser() / f"states-{_key(folder, unique)}.npy"
         self._offsets: dict[Sentence, int] = {}
         offset = 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .encoders import UNKNOWN
+from .features import Feature
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -175,17 +176,20 @@ class PairInputs:
 
 
 class TableInputs:
-    """Rows of numbers, each column standardised to the training data's mean 0 and deviation 1."""
+    """Rows of numbers, each column standardised to the training data's mean 0 and deviation 1.
 
-    def __init__(self, mean: np.ndarray, std: np.ndarray) -> None:
-        self.mean, self.std = mean, std
+    ``features``: the table's columns that these are made of, in their order; none known: ().
+    """
+
+    def __init__(self, mean: np.ndarray, std: np.ndarray, features: Sequence[Feature] = ()) -> None:
+        self.mean, self.std, self.features = mean, std, tuple(features)
 
     @classmethod
-    def fit(cls, rows: Sequence[Sequence[float]]) -> TableInputs:
+    def fit(cls, rows: Sequence[Sequence[float]], features: Sequence[Feature] = ()) -> TableInputs:
         """Means and deviations of the columns; a constant column becomes 0."""
         table = np.asarray(rows, dtype=np.float64)
         std = table.std(0)
-        return cls(table.mean(0), np.where(std > 0, std, 1.0))
+        return cls(table.mean(0), np.where(std > 0, std, 1.0), features)
 
     @property
     def n_inputs(self) -> int:
