@@ -123,6 +123,11 @@ COLUMNS = [
         "saved in mid-training, loaded, continued: bit for bit",
         ("contract::contract[{}-resume]",),
     ),
+    Column(
+        "fit, two processes",
+        "`fit` leaves what it leaves in one process: under DDP, and under FSDP2 where that column has a tick",
+        ("several_processes::two_processes_equal_one[{}]",),
+    ),
 ]
 #: what some strategies stand for
 FEW = {
@@ -163,6 +168,17 @@ FEW = {
         "compile::compiled_code_on_the_disk_and_a_balancer_in_the_compiled_forward"
     ),
     "compiled after a plain backward": "compile::a_plain_first_backward_of_a_compiled_model",
+    "`fit` over two processes, accumulating": "several_processes::a_window_equals_one_process",
+    "`fit` over two processes, bf16": "several_processes::bf16_is_that_of_one_process",
+    "`fit`, resumed over another number of processes": (
+        "several_processes::goes_on_over_another_number_of_processes"
+    ),
+    "`mtlweights train` under torchrun, killed and started again": (
+        "launched::killed_and_started_again_it_ends_as_one_process"
+    ),
+    "`mtlweights train` under FSDP2, refused": (
+        "launched::what_shards_cannot_do_is_one_line_before_training"
+    ),
     "resume in a new process": "optimizer_steps::resume_in_a_new_process_is_bit_exact",
     "the programs of [](loops.md)": "examples::runs",
     "those in two processes": "examples::runs_in_two_processes",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .pool import run_pool
 from .results import RUNS, read_result, runs_folder, write_result
 from .runspec import RunSpec
-from .worker import Runner
 
 FOLDER = "recheck"  #: of what is computed again, until it is compared
 _SAME = ("status", "test", "dev", "best_epoch", "steps")
@@ -19,9 +17,9 @@ _ROW = ("train", "weight", "dev", "score", "lr")
 
 
 def recheck(
-    old: Sequence[RunSpec], folder: Path, number: int, runner: Runner, how: Mapping[str, Any]
+    old: Sequence[RunSpec], folder: Path, number: int, pool: Callable[..., None]
 ) -> tuple[list[RunSpec], list[str]]:
-    """Compute ``number`` of the results of other code again, drawn at random.
+    """Compute ``number`` of the results of other code again, drawn at random, by ``pool(runs, folder=...)``.
 
     If they come out the same, all of them are stamped as of this code. Else none is: their code decided them.
 
@@ -31,7 +29,7 @@ def recheck(
     drawn = random.SystemRandom().sample(list(old), min(number, len(old)))
     place = runs_folder(folder / FOLDER).parent
     try:
-        run_pool(drawn, runner, place, **how)
+        pool(drawn, folder=place)
         other = [spec.id for spec in drawn if not _same(_read(spec, folder), _read(spec, place))]
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -24,6 +24,8 @@ from ..problems.task import LOWER_IS_BETTER
 from ..specs import parse_spec
 from ..strategies.loading import code_digest
 from ..train.batches import labelled
+from ..train.processes import joined
+from ..train.sharding import unsharded
 from .predictions import PREDICTIONS, pack
 from .runspec import RunSpec
 
@@ -75,8 +77,8 @@ def execute(
     history = train.fit(model, balancer, problem, spec.settings, after_epoch=after, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
     outputs = _outputs(spec, problem, model)
-    test = train.scores_of(problem, outputs) if outputs else {}
-    keep(model)
+    test = _scores(problem, outputs)
+    keep(unsharded(model, problem.build))
     return {
         "status": "ok",
         "tasks": {task.name: describe_task(task) for task in problem.tasks},
@@ -115,17 +117,22 @@ def _after_epoch(
     """The last epoch's model is scored beside the best one's, which nothing is chosen by."""
     settings, best = spec.settings, history.best_epoch == len(history.rows)
     ended = history.ended(settings.epochs, settings.patience)
-    if ended and not best and (outputs := _outputs(spec, problem, model)):
-        last |= train.scores_of(problem, outputs)
+    if ended and not best:
+        last |= _scores(problem, _outputs(spec, problem, model))
     if then is not None:
         then(history)
 
 
 def _outputs(spec: RunSpec, problem: problems.Problem, model: Any) -> dict[str, Any]:
-    """On the test split, if the problem has one."""
+    """On the test split, if the problem has one; of several processes the first one gets them."""
     if "test" not in problem.splits:
         return {}
-    return train.outputs_of(model, problem, "test", spec.settings.batch_size)
+    return train.outputs_of(model, problem, "test", spec.settings.batch_size, joined())
+
+
+def _scores(problem: problems.Problem, outputs: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Of outputs that the first process has, in all; of none, none."""
+    return joined().same(lambda: train.scores_of(problem, outputs) if outputs else {})
 
 
 def make_balancer(strategy: str, tasks: tuple[Task, ...], model: Any, seed: int) -> Balancer:

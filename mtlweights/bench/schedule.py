@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def run_suite(
     protocol: Protocol | None = None,
     check_again: int = 0,
     shard: tuple[int, int] = (1, 1),
+    pool: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run what ``folder`` lacks and return the suite's results, failed ones included, in order.
 
@@ -60,6 +62,7 @@ def run_suite(
             out the same, the others count as of this code, else all of them are computed again.
         shard: (i, n), the i-th of n parts of the work, each for a machine and a folder of its own; `merge`
             joins the folders.
+        pool: what computes runs, as `pool.run_pool` does; by default that: processes of this machine.
 
     Raises:
         OSError: the folder cannot be written.
@@ -75,8 +78,13 @@ def run_suite(
     notes += settle(protocol or Protocol(suite.worth), path)
     if progress:
         _say(notes)
-    how = {"jobs": jobs, "threads": threads, "progress": progress, "limit": 60 * limit_minutes}
-    missing = _Missing(path, runner, how, check_again)
+    how: dict[str, Any] = {
+        "jobs": jobs,
+        "threads": threads,
+        "progress": progress,
+        "limit": 60 * limit_minutes,
+    }
+    missing = _Missing(path, partial(pool or run_pool, runner=runner, **how), progress, check_again)
     missing.run(plan.runs, "runs")
     specs = list(plan.runs)
     for name, arms in plan.by_problem().items():
@@ -97,8 +105,8 @@ class _Missing:
     """Computes what a folder lacks."""
 
     path: Path
-    runner: Runner
-    how: Mapping[str, Any]
+    pool: Callable[..., None]
+    progress: bool
     check_again: int
 
     def run(self, specs: Sequence[RunSpec], what: str) -> None:
@@ -108,15 +116,15 @@ class _Missing:
         old = [spec for spec in specs if before[spec.id][0] == "old"]
         again: list[RunSpec] = []
         if old and self.check_again:
-            again, said = recheck(old, self.path, self.check_again, self.runner, self.how)
-            _say(said if self.how["progress"] else ())
+            again, said = recheck(old, self.path, self.check_again, self.pool)
+            _say(said if self.progress else ())
         missing = [*(spec for spec in specs if before[spec.id][0] not in KEPT), *again]
-        if self.how["progress"]:
+        if self.progress:
             _say([_plan(self.path, list(before.values()), len(missing), what)])
-        if old and not self.check_again and self.how["progress"]:
+        if old and not self.check_again and self.progress:
             _say([f"{len(old)} {what} are of other code of this library: --recheck 3 computes 3 again"])
         if missing:
-            run_pool(missing, self.runner, self.path, **self.how)
+            self.pool(missing, folder=self.path)
 
 
 def _say(lines: Sequence[str]) -> None:

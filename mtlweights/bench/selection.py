@@ -96,8 +96,7 @@ def keep(choices: Iterable[Choice], folder: str | Path) -> None:
         seeds = dict.fromkeys([*(before.seeds if same else ()), *choice.seeds])
         kept[choice.key] = replace(choice, seeds=tuple(seeds))
     text = json.dumps([asdict(choice) for choice in kept.values()], indent=1)
-    with atomic.replacing(Path(folder) / FILE) as file:
-        file.write(text.encode() + b"\n")
+    atomic.write(Path(folder) / FILE, f"{text}\n")
 
 
 def read_choices(folder: str | Path) -> list[Choice]:

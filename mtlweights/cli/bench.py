@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .report import show
 from .settings import add_settings, given_settings
@@ -72,6 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="the I-th of N parts, for a job array; `merge` joins their folders",
     )
+    parser.add_argument(
+        "--backend",
+        choices=("processes", "dask"),
+        default="processes",
+        help="what computes the runs: processes of this machine, or the workers of a Dask cluster",
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of --backend dask: tcp://HOST:8786")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and how long")
     parser.add_argument(
         "--until-resolved",
@@ -114,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
         jobs = jobs_of(args.jobs, args.threads)
         print(*foresee(suite, folder, how["overrides"], jobs, shard=how["shard"]), sep="\n")
         return 0
+    if args.backend == "dask":
+        how["pool"] = _on_dask(args)
     if args.until_resolved:
         results = run_until_resolved(suite, folder, max_seeds=args.max_seeds, **how)
     else:
@@ -123,6 +133,14 @@ def run(args: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} of {len(results)} runs failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _on_dask(args: argparse.Namespace) -> Any:
+    from ..bench.cluster import run_on_dask
+
+    if not args.scheduler:
+        raise ValueError("--backend dask needs --scheduler ADDRESS, as in tcp://127.0.0.1:8786.")
+    return partial(run_on_dask, scheduler=args.scheduler)
 
 
 def _suite(args: argparse.Namespace) -> Suite:

@@ -13,7 +13,20 @@ import torch
 
 from .. import __version__
 from ..files.escapes import visible
-from . import bench, compress, export, listing, merge, predict, report, serve, test, train, tune
+from . import (
+    bench,
+    compress,
+    export,
+    launched,
+    listing,
+    merge,
+    predict,
+    report,
+    serve,
+    test,
+    train,
+    tune,
+)
 
 COMMANDS = (listing, train, predict, export, compress, serve, bench, tune, report, merge, test)
 
@@ -26,7 +39,8 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"mtlweights: error: {visible(message)} (see {self.prog} --help)\n")
+        launched.say(f"mtlweights: error: {visible(message)} (see {self.prog} --help)")
+        self.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; None reads them from ``sys.argv``.
     """
+    launched.silence()
     args = parser().parse_args(argv)
     try:
+        launched.check_command(args.command)
         return int(args.run(args))
     except KeyboardInterrupt:
         if argv is None:  # the process ends here: a second Ctrl-C would only show where it was
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(f"\nmtlweights: interrupted; {args.resume}", file=sys.stderr)
+        launched.say(f"\nmtlweights: interrupted; {args.resume}")
         return 130
     except BrokenPipeError:
         # The reader (head, less) has left: nothing to say, and nothing may be flushed at exit.
@@ -50,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (*USER_ERRORS, RuntimeError) as error:
         if args.debug or not (isinstance(error, USER_ERRORS) or _NO_MEMORY in str(error)):
             raise
-        print(f"mtlweights: error: {visible(_line(error))}", file=sys.stderr)
+        launched.say(f"mtlweights: error: {visible(_line(error))}")
         return 2
 
 

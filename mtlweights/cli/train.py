@@ -1,7 +1,12 @@
 """One run: a progress bar, a checkpoint after every epoch, the scores on the test split, the model's folder.
 
 The same command again continues from the last checkpoint. The folder DIR/model is for mtlweights predict,
-export, compress and serve. Your own data:
+export, compress and serve. Over several processes, with the same outcome:
+
+  torchrun --nproc-per-node 2 -m mtlweights train PROBLEM -s STRATEGY
+  accelerate launch -m mtlweights train PROBLEM -s STRATEGY
+
+Your own data:
 
   mtlweights train conll:FILE -s pcgrad --tags ner=3 pos=upos
   mtlweights train csv:FILE -s uw --classify kind --regress price
@@ -14,12 +19,18 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files.escapes import visible
 from ..specs import format_spec, parse_spec
 from .leaving import leave_model
 from .settings import add_settings, given_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..bench.runspec import RunSpec
+    from ..problems import Problem
 
 NAME = "train"
 HELP = "one run: progress bar, checkpoint, resumable"
@@ -53,9 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, score the test split, write the result."""
     from .. import problems, train
-    from ..bench.results import runs_folder, write_result
-    from ..bench.run import code_of, environment, execute
+    from ..bench.results import runs_folder
+    from ..bench.run import code_of, execute
     from ..bench.runspec import SINGLE, RunSpec
+    from ..train.processes import join, leave
 
     if args.strategy == SINGLE:
         raise ValueError(f"{SINGLE!r} is a row of mtlweights bench; to train one task alone use --task NAME.")
@@ -67,23 +79,34 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("say how to train: -s/--strategy, or --task for one task alone.")
     name = _problem(args)
     folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
-    runs_folder(folder)  # before any work: a folder that cannot be written would waste it
-    problem = problems.load(name)
+    processes = join()
+    processes.same(lambda: runs_folder(folder))  # before any work: one that cannot be written would waste it
+    problem = processes.each_machine_first(lambda: problems.load(name))
     settings = train.Settings(**{**problem.settings, **given})
     strategy = "equal" if args.strategy is None else args.strategy
     spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
     trained: list[Any] = []
     fields = execute(spec, problem, keep=trained.append, folder=folder, trackers=args.trackers)
+    leave()
+    if processes.first:
+        _tell(spec, problem, fields, trained[0], folder)
+    return 0
+
+
+def _tell(spec: RunSpec, problem: Problem, fields: dict[str, Any], model: nn.Module, folder: Path) -> None:
+    """Write the result and the model, and print the scores and where both are."""
+    from ..bench.results import write_result
+    from ..bench.run import environment
+
     seconds = sum(row["seconds"] for row in fields["history"])
     result = spec.result(**fields, seconds=seconds, environment=environment())
     path = write_result(result, folder)
-    left = leave_model(trained[0], problem, spec, result, folder)
+    left = leave_model(model, problem, spec, result, folder)
     print(visible(_scores(fields["dev"], fields["test"])))
     epochs = f"{fields['best_epoch']} of {len(fields['history'])}"
     print(f"\nbest epoch: {epochs}, {fields['steps']} steps, {seconds:.0f} s")
     print(f"checkpoint: {folder / 'checkpoint.pt'}\nresult:     {path}")
     print(f"model:      {visible(left)}\npage:       mtlweights report {folder}")
-    return 0
 
 
 def _read_suite(args: argparse.Namespace) -> tuple[str, str | None, dict[str, Any]]:

@@ -93,6 +93,12 @@ class Problem:
         }
 
 
+def unlabelled(task: Task, examples: Sequence[Example]) -> Tensor:
+    """The target of a task none of whose labels are there: all missing."""
+    width = max((len(example["input"]) for example in examples), default=0)
+    return _target(task, [None] * len(examples), width)
+
+
 def _target(task: Task, values: list[Any], width: int) -> Tensor:
     if task.kind == "tokens":
         rows = [[*(value or []), *[MISSING] * (width - len(value or []))] for value in values]

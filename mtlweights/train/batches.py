@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
+from ..problems.problem import unlabelled
+from .processes import Processes
 from .scoring import is_labelled
 
 if TYPE_CHECKING:
@@ -37,8 +39,38 @@ class Parts:
         return len(self.batches) * self.parts - missing
 
 
-def training(problem: Problem, batch_size: int, parts: int, shuffle: torch.Generator) -> DataLoader[Any]:
-    """Batches in random order; examples without any label are left out.
+class Share:
+    """Collates this process's examples of a batch: of n processes, the k-th gets every n-th from the k-th on.
+
+    All processes get the tasks of the whole batch, as shards need it: one whose examples have no label for a
+    task gets targets that are all missing, and a count of 0, as a tensor. So does a process without an
+    example, in an epoch's last batch, with the first one's input.
+    """
+
+    def __init__(self, problem: Problem, processes: Processes) -> None:
+        self.problem, self.rank, self.number = problem, processes.rank, processes.number
+
+    def __call__(self, examples: list[Any]) -> Any:
+        """The collated share of these examples."""
+        mine = examples[self.rank :: self.number]
+        batch = self.problem.collate(mine or examples[:1])
+        if not mine:
+            batch["targets"], batch["counts"] = {}, {}
+        for task in self.problem.tasks if self.number > 1 else ():
+            if task.name not in batch["counts"] and any(is_labelled(task, e) for e in examples):
+                batch["targets"][task.name] = unlabelled(task, mine or examples[:1])
+                batch["counts"][task.name] = torch.zeros(())  # type: ignore[assignment]
+        return batch
+
+
+def training(
+    problem: Problem,
+    batch_size: int,
+    parts: int,
+    shuffle: torch.Generator,
+    processes: Processes | None = None,
+) -> DataLoader[Any]:
+    """This process's share of batches in random order; examples without any label are left out.
 
     Where `problem.epoch` asks for more examples than there are, one order of them follows the other.
     """
@@ -49,12 +81,15 @@ def training(problem: Problem, batch_size: int, parts: int, shuffle: torch.Gener
         examples,  # type: ignore[arg-type]
         batch_sampler=batches,
         generator=shuffle,
-        collate_fn=problem.collate,
+        collate_fn=Share(problem, processes or Processes()),
     )
 
 
 class HeldOut:
-    """Batches of the dev split in turn, as a function of the step, so that a resumed run sees the same."""
+    """Batches of the dev split in turn, as a function of the step, so that a resumed run sees the same.
+
+    Every process sees the whole batch: its gradients are averaged over them without counts.
+    """
 
     def __init__(self, problem: Problem, batch_size: int) -> None:
         self.problem, self.examples = problem, labelled(problem, "dev")

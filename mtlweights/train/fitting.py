@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from . import checkpoint
+from . import checkpoint, sharding
 from .history import History
 from .loop import Loop
+from .preparing import forward_kept, fresh_accelerate
+from .processes import Processes, join, partners_watched
 from .scoring import check_split, modes_kept
 from .settings import Settings, one_of, resolve_device
 
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from ..balancer.balancer import Balancer
     from ..problems import Problem
 
-_FORWARD = ("forward", "_original_forward")
 TRACKERS = ("tensorboard", "wandb")
 
 
@@ -43,22 +45,29 @@ def fit(
     seed. Examples without any label are left out. A last window of fewer than `accumulate` batches weighs as
     much as a full one. Accelerate's process-wide state is as before at the end.
 
+    Started by a launcher (`torchrun`, `accelerate launch`), or where torch's default process group is there,
+    all processes train one model together, under DDP or, if Accelerate's configuration says so, FSDP2: each
+    takes its share of every batch, and all get the history that one would get. The first one alone writes
+    and shows. A model under FSDP2 is sharded from then on.
+
     Args:
         model: `model(inputs, targets)` gives an object with `.outputs` and `.losses`, dicts by task.
         balancer: of the problem's tasks, fresh.
         settings: by default the problem's own.
         folder: where a checkpoint is kept, replaced after every epoch. If it holds one of the same run, on
             the same data, training goes on from there as if never interrupted: bit for bit on a CPU, on a GPU
-            as far as its kernels are deterministic. One process at a time trains in a folder.
+            as far as its kernels are deterministic; over another number of processes up to rounding, but for
+            dropout. One run at a time trains in a folder.
         progress: show a bar of the steps, with the last epoch's loss and score.
         after_epoch: called with what was done so far after every epoch, once its checkpoint is written, and
-            once where training goes on from a checkpoint. What it raises ends the run.
+            once where training goes on from a checkpoint. What it raises ends the run. Of several processes
+            in each.
         trackers: any of "tensorboard" (needs `folder`; writes to its `mtlweights` folder) and "wandb".
 
     Raises:
         ValueError: something does not fit together; `folder` holds a damaged checkpoint, or another run's,
             or another process trains in it.
-        OSError: `folder` cannot be written to.
+        OSError: `folder` cannot be written to; of several processes another has ended (ConnectionError).
         ImportError: Accelerate, tqdm or a tracker is not installed.
         FloatingPointError: a loss became NaN or infinite. Under fp16, where the scaler skips such a step,
             only if all losses of a task since the epoch's start are.
@@ -67,19 +76,24 @@ def fit(
         settings = Settings(**problem.settings)
     device = resolve_device(settings.device, settings.precision)
     _check(balancer, problem, folder, trackers)
-    held = nullcontext() if folder is None else checkpoint.held(folder)
-    with held as path, _fresh_accelerate(), modes_kept(model), _forward_kept(model):
-        loop = Loop(model, balancer, problem, settings, device, path, trackers)
+    sharded = sharding.asked(balancer, settings.precision)
+    processes = join()
+    _check_together(processes, balancer, settings)
+    with ExitStack() as stack:
+        stack.enter_context(partners_watched(processes))
+        path = None if folder is None else _held(stack, processes, folder)
+        for around in (fresh_accelerate(), modes_kept(model), forward_kept(model)):
+            stack.enter_context(around)
+        loop = Loop(model, balancer, problem, settings, device, path, trackers, processes, sharded)
         try:
             return loop.run(progress, after_epoch)
         finally:
-            loop.accelerator.end_training()
+            for tracker in loop.accelerator.trackers:
+                tracker.finish()
 
 
 def _check(balancer: Balancer, problem: Problem, folder: object, trackers: Sequence[str]) -> None:
     """Raise whatever can be known before the first step."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("fit runs in one process; for several, call the balancer in your own loop")
     balanced, tasks = sorted(balancer.tasks), sorted(task.name for task in problem.tasks)
     if balanced != tasks:
         raise ValueError(f"the balancer is for the tasks {balanced}, problem {problem.name!r} has {tasks}")
@@ -95,34 +109,21 @@ def _check(balancer: Balancer, problem: Problem, folder: object, trackers: Seque
             raise ImportError(f"fit needs the package {package} here: pip install {extra}")
 
 
-@contextmanager
-def _fresh_accelerate() -> Iterator[None]:
-    """Accelerate's process-wide state, emptied for the while.
-
-    Without this a second fit with another device or precision is refused, and a caller's own Accelerator
-    would decide ours.
-    """
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
-    kept = [dict(state) for state in shared]
-    for state in shared:
-        state.clear()
-    try:
-        yield
-    finally:
-        for state, before in zip(shared, kept, strict=True):
-            state.clear()
-            state.update(before)
+def _check_together(processes: Processes, balancer: Balancer, settings: Settings) -> None:
+    """Raise for what several processes cannot do together."""
+    if settings.batch_size < processes.number:
+        raise ValueError(
+            f"batch_size={settings.batch_size} is for all processes together, and there are "
+            f"{processes.number}: set it to {processes.number} at least"
+        )
+    trains = balancer._engine.ranks.number
+    if trains != processes.number:
+        raise ValueError(
+            f"fit trains over {processes.number} processes, the balancer's process_group has {trains}: "
+            "leave process_group out"
+        )
 
 
-@contextmanager
-def _forward_kept(model: nn.Module) -> Iterator[None]:
-    """Under autocast Accelerate sets a `forward` on the model itself; take it off again."""
-    before = {name: vars(model)[name] for name in _FORWARD if name in vars(model)}
-    try:
-        yield
-    finally:
-        for name in _FORWARD:
-            vars(model).pop(name, None)
-        vars(model).update(before)
+def _held(stack: ExitStack, processes: Processes, folder: str | os.PathLike[str]) -> Path:
+    """The path of the checkpoint, in a folder that the first process holds for all."""
+    return processes.same(lambda: stack.enter_context(checkpoint.held(folder)))

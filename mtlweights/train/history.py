@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .processes import Processes
+
 
 @dataclass
 class History:
@@ -82,3 +84,17 @@ class Mean:
     def __float__(self) -> float:
         weight = int(self.weight)
         return float(self.total) / weight if weight else math.nan
+
+
+def over(processes: Processes, means: dict[str, Mean]) -> dict[str, Mean]:
+    """The means over what all processes have seen; all call, with the same names."""
+    if processes.number == 1:
+        return means
+    mine = {name: (float(m.total), int(m.weight), float(m.first)) for name, m in means.items()}
+    every, out = processes.all(mine), {}
+    for name in means:
+        totals, weights, firsts = zip(*(part[name] for part in every), strict=True)
+        out[name] = mean = Mean()
+        mean.total, mean.first = math.fsum(totals), min(firsts)
+        mean.weight = sum(weights)
+    return out

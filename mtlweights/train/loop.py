@@ -6,8 +6,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..files.escapes import message_of
 from ..problems import mean_normalised
 from ..problems.data.digest import digest
-from . import batches, checkpoint
-from .history import History, Mean
-from .restoring import restore
+from . import batches, checkpoint, preparing, sharding
+from .history import History, Mean, over
+from .processes import Processes
+from .restoring import resume, state_of
 from .scoring import evaluate, to_device
 from .settings import Settings
 
@@ -44,11 +43,13 @@ class Loop:
         device: torch.device,
         path: Path | None,
         trackers: Sequence[str],
+        processes: Processes,
+        sharded: bool,
     ) -> None:
-        from accelerate import Accelerator
-        from accelerate.utils import GradientAccumulationPlugin
+        from accelerate.data_loader import prepare_data_loader
 
         self.balancer, self.problem, self.settings, self.path = balancer, problem, settings, path
+        self.inner, self.processes, self.sharded = model, processes, sharded
         balancer._reminders.fed("end_epoch")  # after every epoch, however long
         self.history, self.best, self.lr = History(), dict[str, Any](), 0.0
         random.seed(settings.seed)
@@ -56,7 +57,7 @@ class Loop:
         torch.manual_seed(settings.seed)
         self.shuffle = torch.Generator()
         parts = balancer.strategy.batches
-        loader = batches.training(problem, settings.batch_size, parts, self.shuffle)
+        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes)
         self.held_out = batches.HeldOut(problem, settings.batch_size)
         self.window = settings.accumulate * parts
         self.updates = math.ceil(len(loader) / self.window)  # optimizer steps per epoch
@@ -64,28 +65,37 @@ class Loop:
         adamw = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
         # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
         self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
-        self.accelerator = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision=settings.precision,
-            gradient_accumulation_plugin=GradientAccumulationPlugin(self.window),
-            log_with=list(trackers) or None,
-            project_dir=None if path is None else path.parent,
+        reduces = processes.number > 1 and not sharded and balancer._engine.one_pass  # DDP, in its backward
+        partial = reduces and preparing.leaves_out(model, problem)
+        self.accelerator = preparing.accelerator(
+            settings, self.window, device, sharded, path, trackers, partial
         )
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, adamw, loader)
+        if sharded and settings.precision == "bf16":
+            preparing.cast(model, device)
+        self.model, self.optimizer = self.accelerator.prepare(model, adamw)
+        # the share of a process is settled: what prepare() would deal out again, or twice, it must not see
+        self.loader = prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
         balancer.attach(adamw)
-        self.identity = checkpoint.identity(balancer, problem, settings)
-        if path is not None:
-            self.identity["data"] = digest(problem)
+        self.identity = self._identity()
         config = {name: str(value) for name, value in self.identity.items()}
         place = {} if path is None else {"dir": str(path.parent)}
         self.accelerator.init_trackers("mtlweights", config, {"wandb": place})
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run shares with one that continues it, and a process with the others."""
+        found = checkpoint.identity(self.balancer, self.problem, self.settings)
+        if self.path is not None or self.processes.number > 1:
+            found["data"] = digest(self.problem)
+        self.processes.check_alike(found)
+        return found
 
     def run(self, progress: bool, after_epoch: Callable[[History], None] | None = None) -> History:
         """Resume if there is a checkpoint, train what is left, and give the model its best weights."""
         from tqdm import tqdm
 
-        if self.path is not None and self.path.exists():
-            self._resume(self.path)
+        progress = progress and self.processes.first
+        if self.path is not None:
+            resume(self, self.path)
         for note in self.problem.notes if progress else ():
             print(f"mtlweights: {note}", file=sys.stderr)
         total = self.settings.epochs * self.updates
@@ -96,7 +106,7 @@ class Loop:
                 self._epoch(bar)
                 if after_epoch is not None:
                     after_epoch(self.history)
-        self.model.load_state_dict(self.best)
+        sharding.put_back(self.inner, self.best)
         return self.history
 
     def _rate(self, step: int) -> float:
@@ -114,7 +124,8 @@ class Loop:
         bar.set_description(f"epoch {epoch}/{self.settings.epochs}")
         seen = dict.fromkeys((task.name for task in tasks), 0)
         losses, weights = self._train(epoch, bar, seen)
-        dev = evaluate(self.model, self.problem, "dev", batch_size=self.settings.batch_size)
+        size = self.settings.batch_size
+        dev = evaluate(self.inner, self.problem, "dev", batch_size=size, processes=self.processes)
         score = mean_normalised(tasks, dev)
         self.balancer.end_epoch(
             {task.name: task.normalised(dev[task.name][task.metrics[0]]) for task in tasks}
@@ -128,11 +139,13 @@ class Loop:
         )
         bar.set_postfix(loss=f"{sum(train.values()):.4g}", score=f"{score:.4f}")
         row = {"epoch": epoch, "train": train, "weight": weight, "dev": dev, "score": score, "lr": self.lr}
-        row["seen"] = seen
-        if self.history.add({**row, "seconds": time.perf_counter() - start}):
-            self.best = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+        every = self.processes.all(seen)
+        row["seen"] = {name: sum(part[name] for part in every) for name in seen}
+        if self.history.add(self.processes.same(lambda: {**row, "seconds": time.perf_counter() - start})):
+            self.best = sharding.kept(self.inner)
         if self.path is not None:
-            checkpoint.save(self.path, self._state())
+            state, path = state_of(self), self.path
+            self.processes.same(lambda: checkpoint.save(path, state))
 
     def _train(self, epoch: int, bar: Any, seen: dict[str, int]) -> tuple[dict[str, Mean], dict[str, Mean]]:
         """One pass over the training split; mean loss and weight per task, and counts added to ``seen``."""
@@ -141,7 +154,7 @@ class Loop:
         whole = "after_step" in self.balancer.hooks and self.balancer.options.accumulation == "window"
         parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
-        self.shuffle.manual_seed(self.settings.seed * 1_000_003 + epoch)
+        self._seed(self.settings.seed * 1_000_003 + epoch)
         for index, batch in enumerate(self.loader):
             parts = [*(parts if whole else []), batch]
             with self.accelerator.accumulate(self.model):
@@ -153,7 +166,8 @@ class Loop:
                 step = self.history.steps + 1
                 for name, value in found.items():
                     losses[name].add(value, batch["counts"][name], step)
-                    seen[name] += int(batch["counts"][name])
+                    if not isinstance(batch["counts"][name], torch.Tensor):  # which is 0
+                        seen[name] += batch["counts"][name]
                 for name, value in self.balancer.weights.items():
                     weights.setdefault(name, Mean()).add(value, 1, step)
                 if self.accelerator.sync_gradients:
@@ -162,10 +176,20 @@ class Loop:
                     parts = []
                     bar.update()
                     if step % LOG_EVERY == 0:
-                        self._check_finite(losses, epoch)
-                        self._log({f"batch/{name}": float(v) for name, v in self.balancer.metrics().items()})
+                        self._check_finite(over(self.processes, losses), epoch)
+                        self._log({f"batch/{name}": v for name, v in self.balancer.metrics().items()})
+        losses = over(self.processes, losses)
         self._check_finite(losses, epoch)
         return losses, weights
+
+    def _seed(self, seed: int) -> None:
+        """Seed an epoch's order; and, but in the first process, dropout, which is another in each."""
+        self.shuffle.manual_seed(seed)
+        if not self.processes.first:
+            seed = seed * self.processes.number + self.processes.rank
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
 
     def _window_factor(self, index: int) -> float:
         """Accelerate divides every batch's loss by `window`; the last window may hold fewer batches."""
@@ -173,13 +197,20 @@ class Loop:
         return self.window / left if left and index >= len(self.loader) - left else 1.0
 
     def _held_out_losses(self) -> dict[str, torch.Tensor]:
-        return self._losses(to_device(self.held_out(self.history.steps), self.accelerator.device))
+        batch = to_device(self.held_out(self.history.steps), self.accelerator.device)
+        losses: dict[str, torch.Tensor] = self.inner(batch["inputs"], batch["targets"]).losses
+        return losses
 
     def _again(self, parts: list[Any]) -> list[tuple[dict[str, torch.Tensor], dict[str, Any]]]:
         return [(self._losses(batch), batch["counts"]) for batch in parts]
 
     def _losses(self, batch: Any) -> dict[str, torch.Tensor]:
-        losses: dict[str, torch.Tensor] = self.model(batch["inputs"], batch["targets"]).losses
+        # DDP's own forward where a backward follows that it is to reduce
+        model = self.model if torch.is_grad_enabled() else self.inner
+        output = model(batch["inputs"], batch["targets"])
+        if self.sharded and self.history.steps == 0:
+            sharding.check_output(output)
+        losses: dict[str, torch.Tensor] = output.losses
         return losses
 
     def _step(self) -> None:
@@ -207,38 +238,7 @@ class Loop:
                 "or look for NaN or huge values in the inputs and labels"
             )
 
-    def _log(self, values: dict[str, float]) -> None:
-        if self.accelerator.trackers:
-            self.accelerator.log(values, step=self.history.steps)
-
-    def _state(self) -> dict[str, Any]:
-        scaler = self.accelerator.scaler
-        return {
-            "run": self.identity,
-            "model": self.model.state_dict(),
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),  # with the balancer's, attached to it
-            "schedule": self.schedule.state_dict(),
-            "scaler": None if scaler is None else scaler.state_dict(),
-            "rng": checkpoint.rng_state(),
-            "history": asdict(self.history),
-        }
-
-    def _resume(self, path: Path) -> None:
-        state = checkpoint.load(path)
-        checkpoint.check_same(path, state["run"], self.identity)
-        try:
-            self._restore(state)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever the part that does not fit raises
-            reason = message_of(error)[:200]
-            raise ValueError(f"{path} is of another model ({reason}): use another folder") from None
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        """Put every part back; raises whatever a part raises that is not this run's."""
-        history = History(**state["history"])
-        history.check(self.settings.epochs, self.updates)
-        restore(state, self._state(), self.model, self.optimizer, self.schedule, self.accelerator.scaler)
-        self.best, self.history = state["best"], history
-        checkpoint.set_rng_state(state["rng"])
+    def _log(self, values: Mapping[str, Any]) -> None:
+        if self.accelerator.trackers and self.processes.first:
+            found = {name: float(value) for name, value in values.items()}
+            self.accelerator.log(found, step=self.history.steps)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..gradients.fsdp import is_sharded
 from ..problems import Task
+from .processes import Processes
 from .settings import one_of, resolve_device
 
 if TYPE_CHECKING:
@@ -19,7 +22,13 @@ Outputs = list[tuple[int, Tensor, Tensor]]
 
 
 def evaluate(
-    model: nn.Module, problem: Problem, split: str = "dev", *, batch_size: int = 64, device: str | None = None
+    model: nn.Module,
+    problem: Problem,
+    split: str = "dev",
+    *,
+    batch_size: int = 64,
+    device: str | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, dict[str, float]]:
     """Every metric of every task on a split: {task: {metric: value}}.
 
@@ -27,12 +36,18 @@ def evaluate(
     With `device` ("auto", "cpu", "cuda", "mps") the model is moved there, else it is used where it is.
     In float32; the dev scores `fit` reports are in the precision of the run.
 
+    Args:
+        processes: Those that take the batches in turn: all call this, and get the scores of the whole split,
+            as one process would. (A model sharded by FSDP2 wants the call in all, with or without.)
+
     Raises:
         ValueError: no such split or device, or a task without a label in the split.
     """
     if device is not None:
         model.to(resolve_device(device))
-    return scores_of(problem, outputs_of(model, problem, split, batch_size))
+    these = Processes() if processes is None else processes
+    outputs = outputs_of(model, problem, split, batch_size, these)
+    return these.same(lambda: scores_of(problem, outputs))
 
 
 def scores_of(problem: Problem, outputs: Mapping[str, Outputs]) -> dict[str, dict[str, float]]:
@@ -43,26 +58,41 @@ def scores_of(problem: Problem, outputs: Mapping[str, Outputs]) -> dict[str, dic
     }
 
 
-def outputs_of(model: nn.Module, problem: Problem, split: str, batch_size: int = 64) -> dict[str, Outputs]:
+def outputs_of(
+    model: nn.Module,
+    problem: Problem,
+    split: str,
+    batch_size: int = 64,
+    processes: Processes | None = None,
+) -> dict[str, Outputs]:
     """A model's outputs on a split: task -> batches, as (number of the first example, outputs, targets).
 
-    A batch without a label of the task is not among them.
+    A batch without a label of the task is not among them. ``processes`` take the batches in turn: the first
+    one gets all, the others nothing.
 
     Raises:
         ValueError: as `evaluate`.
     """
     check_split(problem, split)
-    place = next(model.parameters()).device
-    examples = problem.splits[split]
-    gathered: dict[str, Outputs] = {task.name: [] for task in problem.tasks}
+    these = Processes() if processes is None else processes
+    place, examples = next(model.parameters()).device, problem.splits[split]
+    mine: dict[str, Outputs] = {task.name: [] for task in problem.tasks}
+    number = -(-len(examples) // batch_size)
+    # shards want all processes in every pass: one that has no batch left sees another's again
+    passes = -(-number // these.number) * these.number if is_sharded(model) else number
     with modes_kept(model), torch.no_grad():
         model.eval()
-        for start in range(0, len(examples), batch_size):
+        for k in range(these.rank, passes, these.number):
+            start = k % number * batch_size
             batch = problem.collate(examples[start : start + batch_size])
             found = model(to_device(batch["inputs"], place)).outputs
-            for name, target in batch["targets"].items():
-                gathered[name].append((start, found[name].float().cpu(), target))
-    return gathered
+            for name, target in batch["targets"].items() if k < number else ():
+                mine[name].append((start, found[name].float().cpu(), target))
+    every: dict[str, Outputs] = {}
+    for part in these.gather(mine):
+        for name, own in part.items():
+            every[name] = sorted([*every.get(name, []), *own], key=itemgetter(0))
+    return every
 
 
 def is_labelled(task: Task, example: Example) -> bool:

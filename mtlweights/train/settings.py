@@ -24,7 +24,7 @@ class Settings:
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: examples per forward pass.
+        batch_size: examples per forward pass, of all processes together.
         lr: peak learning rate of AdamW.
         weight_decay: of AdamW, on every parameter.
         schedule: after the warm-up: "constant", or "linear" or "cosine" down to zero at the end.

@@ -1,5 +1,7 @@
 """Tables against numbers worked out by hand, and a page that stands alone."""
 
+import base64
+import hashlib
 import json
 import math
 import os
@@ -302,8 +304,17 @@ def page(tmp_path_factory):
 
 def test_the_page_needs_nothing_else(page):
     found = Page(page)
-    assert not found.fetched and not found.tags["script"] and not found.tags["link"]
-    assert "http" not in page and "@import" not in page and not re.search(r"url\((?!#)", page)
+    assert not found.fetched and found.tags["script"] == 1 and not found.tags["link"]
+    digest = base64.b64encode(
+        hashlib.sha256(re.search("<script>(.*?)</script>", page, re.S)[1].encode()).digest()
+    )
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest.decode()}'" in page
+    assert (
+        "http:" not in page
+        and "https:" not in page
+        and "@import" not in page
+        and not re.search(r"url\((?!#)", page)
+    )
 
 
 def test_ids_are_unique_and_references_lead_somewhere(page):
@@ -314,7 +325,7 @@ def test_ids_are_unique_and_references_lead_somewhere(page):
 
 
 def test_tables_are_rectangular(page):
-    scores, changes = Page(page).tables
+    scores, changes, *_ = Page(page).tables
     # two header rows: arm, runs and failed span both
     assert scores[0] == 6 and scores[1] == 3 and set(scores[2:]) == {6}
     assert changes[0] == 4 and changes[1] == 2 and set(changes[2:]) == {4}
@@ -341,13 +352,13 @@ def test_the_page_says_what_was_run_and_what_failed(page):
         "10.0 minutes"[3:],
     ):
         assert text in page
-    assert page.count('role="img"') == 3 and 'aria-label="Weights of pcgrad"' in page
+    assert page.count('role="img"') == 4 and 'aria-label="Weights of pcgrad"' in page
 
 
 def test_the_same_results_give_the_same_page(page, tmp_path):
     found = [*results(), made("<i>mgda</i>", 0, status="failed")]
     assert write_page(found, tmp_path / "page.html", title="A & B").read_text() == page
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "figures", "tables"}
 
 
 def test_a_page_where_everything_failed(tmp_path):
@@ -391,7 +402,7 @@ def test_names_of_strangers_are_shown_as_they_are(tmp_path):
         assert len(re.findall(rf"<text[^>]*>[^<]*{re.escape(shown)}</text>", text)) >= 1, (
             shown
         )  # in a figure's legend
-    assert "\x1b" not in text and not Page(text).tags["script"]
+    assert "\x1b" not in text and Page(text).tags["script"] == 1
 
 
 def test_nothing_a_terminal_obeys_reaches_it():

@@ -453,10 +453,11 @@ def test_refuses_what_does_not_fit(tmp_path, monkeypatch):
         r"cannot write to .*file/run: Not a directory; choose another folder",
         folder=tmp_path / "file" / "run",
     )
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")
+        refused(ValueError, "variable RANK expected, but not set")
     monkeypatch.setitem(sys.modules, "accelerate", None)
     refused(ImportError, r'accelerate here: pip install "mtlweights\[bench\]"')
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(ValueError, "fit runs in one process")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

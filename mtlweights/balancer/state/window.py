@@ -139,9 +139,10 @@ class Window:
         """
         present = sorted(self.rows)
         counts = torch.stack([self.counts[i] for i in present])
-        losses = torch.stack([self.losses[i] for i in present]) / counts
+        shared_by = torch.where(counts > 0, counts, 1)  # without an item here there is one elsewhere
+        losses = torch.stack([self.losses[i] for i in present]) / shared_by
         rows: list[Row] = []
-        for i, count in zip(present, counts, strict=True):
+        for i, count in zip(present, shared_by, strict=True):
             row = [self.rows[i].pop(id(param), None) for param in leaves.params]
             scale = self.seen / count
             pairs = zip(row, leaves.params, strict=True)
@@ -178,7 +179,8 @@ def merge(
             if isinstance(count, Tensor) or count:  # the loss of a task without items may be NaN
                 sums[task] = sums.get(task, 0) + loss * count
                 items[task] = items.get(task, 0) + count
-    return {task: total / items[task] for task, total in sums.items()}, items
+    # a process may have no item of a task that others have: its count is a tensor of 0, its loss too
+    return {task: total / (items[task] + (items[task] == 0)) for task, total in sums.items()}, items
 
 
 def unstack(step: Step, rows: list[Row], batches: int, n_tasks: int) -> tuple[Step, list[Row]] | None:

@@ -47,7 +47,7 @@ def _points(comparison: Comparison) -> Points:
     for arm, by_task in comparison.scores.items():
         if arm == SINGLE or not all(task in by_task for task in tasks):
             continue
-        seeds = sorted(set.intersection(*(set(by_task[task]) for task in tasks)))
+        seeds = sorted(set.intersection(*(set(by_task[task]) for task in tasks))) if tasks else []
         found[arm] = [
             tuple(100 * (by_task[task][seed] - mean[task]) / abs(mean[task]) for task in tasks)
             for seed in seeds

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...files.atomic import replacing
+from ...files.atomic import write
 from ...files.escapes import visible
 from ..runspec import slug
 from .drawing import PALETTE
@@ -96,5 +96,4 @@ def _standalone(svg: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(text.encode())
+    write(path, text)
