@@ -67,8 +67,7 @@ def _tables(part: str, those: list[Record]) -> Iterator[str]:
         for group, rows in _groups(those):
             rows = [r for r in rows if r.ok is not None]
             held = [r for r in rows if r.ok]
-            worst = max((float(r.value) for r in held if r.value), default=None)
-            yield f"| {group} | {len(held)} | {len(rows)} | {'' if worst is None else f'{worst:.0e}'} |"
+            yield f"| {group} | {len(held)} | {len(rows)} | {_worst(held)} |"
         return
     if part == "reads":
         yield from ("| strategies | by | waits | which |", "|---|---|---|---|")
@@ -79,6 +78,15 @@ def _tables(part: str, those: list[Record]) -> Iterator[str]:
         yield from (f"### {group}\n", "| | |", "|---|---|")
         yield from (f"| {r.name} | {_cell(f'{r.value} {r.error}')} |" for r in rows)
         yield ""
+
+
+def _worst(held: list[Record]) -> str:
+    """The largest difference found, or the word that all of them found."""
+    values = [record.value for record in held if record.value]
+    try:
+        return f"{max(map(float, values)):.0e}" if values else ""
+    except ValueError:
+        return ", ".join(sorted(set(values)))
 
 
 def _family(name: str) -> str:

@@ -1,6 +1,6 @@
 """Comparisons whose answer can be computed: two quadratic tasks, as they are and with one loss times 100.
 
-Task i is l_i(x) = |x - a_i|^2 / 2 + 1/2 in the plane. With weights w the weighted sum is least at the
+Task i is l_i(x) = |x - a_i|^2 / 2 + 2 in the plane. With weights w the weighted sum is least at the
 weighted mean of the a_i, so every point between a_1 and a_2 is Pareto optimal and nothing else is. What a
 strategy must end at follows from its formula:
 
@@ -46,7 +46,7 @@ def end_point(strategy: str, factor: float, seed: int) -> NDArray[np.float64]:
     tail = []
     for step in range(STEPS):
         noisy = places + NOISE * torch.randn(2, 2)
-        losses = [s * (0.5 * (x - a).square().sum() + 0.5) for s, a in zip(scales, noisy, strict=True)]
+        losses = [s * (0.5 * (x - a).square().sum() + 2) for s, a in zip(scales, noisy, strict=True)]
         optimizer.zero_grad()
         balancer(dict(zip(("first", "second"), losses, strict=True))).backward()
         optimizer.step()

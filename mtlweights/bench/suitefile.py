@@ -22,6 +22,7 @@ from typing import Any
 
 from .. import problems, strategies
 from ..problems import scales
+from ..problems.registry import OWN
 from ..specs import nearest, parse_spec
 from . import budget as budgets
 from .protocol import Protocol
@@ -94,7 +95,7 @@ def _problems(node: Located) -> dict[str, dict[str, Any]]:
     known = problems.problems()
     for spec, own in pairs:
         name, _ = _parse(spec, _unscaled)
-        if name not in known and not name.startswith(("conll:", "csv:")):
+        if name not in known and name.partition(":")[0] not in OWN:
             raise spec.error(f"unknown problem {name!r}; " + nearest(name, known))
         if spec.value in found:
             raise spec.error(f"{spec.value!r} is listed twice.")

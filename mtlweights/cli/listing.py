@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 
 from ..strategies.catalogue import strategies
 
@@ -33,11 +34,18 @@ def run(args: argparse.Namespace) -> int:
 def _table(rows: list[dict[str, str]]) -> str:
     head = {"name": "strategy", "family": "family", "backward": "backward passes", "state": "state"}
     head["needs"] = "needs"
-    width = {key: max(len(row[key]) for row in (head, *rows)) for key in head}
-    lines = ["  ".join(head[key].ljust(width[key]) for key in head).rstrip()]
-    for row in rows:
-        lines.append("  ".join((row[key] or "-").ljust(width[key]) for key in head).rstrip())
-        lines += [" " * (width["name"] + 2) + row[key] for key in ("summary", "paper") if row[key]]
+    width = max(len(row["name"]) for row in (head, *rows))
+    first, *rest = columns([head, *({key: row[key] for key in head} for row in rows)])
+    lines = [first]
+    for row, line in zip(rows, rest, strict=True):
+        lines.append(line)
+        lines += [" " * (width + 2) + row[key] for key in ("summary", "paper") if row[key]]
     lines += ["", "Backward passes are per step, for T tasks and P shared parameters."]
     lines += ["state: what a checkpoint of it holds. needs: Balancer methods the loop must call."]
     return "\n".join(lines)
+
+
+def columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Rows of the same keys as lines, each key's cells one below another; "-" for an empty one."""
+    width = {key: max(len(row[key]) for row in rows) for key in rows[0]}
+    return ["  ".join((row[key] or "-").ljust(width[key]) for key in width).rstrip() for row in rows]

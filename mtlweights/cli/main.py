@@ -21,6 +21,7 @@ from . import (
     listing,
     merge,
     predict,
+    problems,
     report,
     serve,
     test,
@@ -28,7 +29,7 @@ from . import (
     tune,
 )
 
-COMMANDS = (listing, train, predict, export, compress, serve, bench, tune, report, merge, test)
+COMMANDS = (listing, problems, train, predict, export, compress, serve, bench, tune, report, merge, test)
 
 #: what a user can mend; anything else is a bug and keeps its traceback
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, torch.OutOfMemoryError)

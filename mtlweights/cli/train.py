@@ -19,9 +19,11 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ..files.escapes import visible
+from ..problems.task import IN_UNITS
 from ..specs import format_spec, parse_spec
 from .leaving import leave_model
 from .settings import add_settings, given_settings
@@ -41,7 +43,7 @@ RESUME = "run the same command again to continue from the last finished epoch"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH, csv:PATH or a YAML"
+        "problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH, csv:PATH ... or a YAML"
     )
     arm = parser.add_mutually_exclusive_group()
     arm.add_argument("-s", "--strategy", metavar="STRATEGY", help=_STRATEGY)
@@ -55,9 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     columns.add_argument("--tags", nargs="+", metavar="TASK=COLUMN", help="conll: task and its column")
     columns.add_argument("--tokens", metavar="COLUMN", help="conll: the column of the words")
-    columns.add_argument("--classify", nargs="+", metavar="COLUMN", help="csv: columns to classify")
-    columns.add_argument("--regress", nargs="+", metavar="COLUMN", help="csv: columns to predict as a number")
-    columns.add_argument("--ignore", nargs="+", metavar="COLUMN", help="csv: columns that are no inputs")
+    columns.add_argument("--classify", nargs="+", metavar="COLUMN", help="tables: columns to classify")
+    columns.add_argument(
+        "--regress", nargs="+", metavar="COLUMN", help="tables: columns of numbers to predict"
+    )
+    columns.add_argument("--ignore", nargs="+", metavar="COLUMN", help="tables: columns that are no inputs")
     add_settings(parser)
 
 
@@ -147,11 +151,17 @@ def _folder_name(problem: str, args: argparse.Namespace, seed: int) -> str:
 
 
 def _scores(dev: dict[str, dict[str, Any]], test: dict[str, dict[str, Any]]) -> str:
-    """Every metric of every task, on the development and the test split."""
+    """Every metric of every task, on the development and the test split, and the mean of those that all tasks
+    have and that are in no unit."""
     lines = [("task", "metric", "dev", "test")]
     for task, metrics in test.items():
         for metric, value in metrics.items():
             lines.append((task, metric, f"{dev[task][metric]:.4f}", f"{value:.4f}"))
+    shared = [m for m in next(iter(test.values())) if all(m in own for own in test.values())]
+    for metric in shared if len(test) > 1 else ():
+        if metric not in IN_UNITS:
+            on_dev, on_test = (fmean(scores[task][metric] for task in test) for scores in (dev, test))
+            lines.append(("mean", metric, f"{on_dev:.4f}", f"{on_test:.4f}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         f"{task:<{widths[0]}}  {metric:<{widths[1]}}  {on_dev:>{widths[2]}}  {on_test:>{widths[3]}}"

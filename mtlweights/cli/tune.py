@@ -23,7 +23,7 @@ RESUME = "the trial is queued again and goes on from its last epoch: run the sam
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH or csv:PATH")
+    parser.add_argument("problem", metavar="PROBLEM", help="name[:key=value,...], conll:PATH, csv:PATH ...")
     parser.add_argument(
         "-s",
         "--strategy",

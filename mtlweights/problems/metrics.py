@@ -38,6 +38,63 @@ def pearson(predicted: np.ndarray, expected: np.ndarray) -> float:
     return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
 
 
+def mae(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Mean absolute error of numbers [N], in their unit."""
+    return float(np.mean(np.abs(predicted - expected)))
+
+
+def r2(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the variance of ``expected`` [N] that is explained; 0.0 where ``expected`` is constant."""
+    total = np.sum((expected - expected.mean()) ** 2)
+    return float(1 - np.sum((predicted - expected) ** 2) / total) if total > 0 else 0.0
+
+
+def rrmse(predicted: np.ndarray, expected: np.ndarray, mean: float = 0.0) -> float:
+    """Root of the squared error over that of the training targets' ``mean``, for numbers [N]: 1.0 is no
+    better than the mean. Its mean over tasks is aRRMSE (Spyromitros-Xioufis et al. 2016, equation 3).
+
+    1.0 where every ``expected`` is that mean.
+    """
+    total = np.sum((expected - mean) ** 2)
+    return float(np.sqrt(np.sum((predicted - expected) ** 2) / total)) if total > 0 else 1.0
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve of scores [N], for bools [N]: the chance that a positive item has a higher
+    score than a negative one, ties counting half. 0.5 where one class has no item: nothing can be ranked."""
+    n = len(positive)
+    n_positive = int(np.sum(positive))
+    if n_positive in (0, n):
+        return 0.5
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    above = np.sum(ranks[positive]) - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * (n - n_positive)))
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Mean over the positive items of the precision among the items that score at least as high, for scores
+    and bools [N]; 0.0 where no item is positive."""
+    if not positive.any():
+        return 0.0
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    # equal scores are taken together: all of them have the precision at the last one
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    gained = np.diff(hits[last], prepend=0)
+    return float(np.sum(gained * hits[last] / (last + 1)) / hits[-1])
+
+
+def mse(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Mean squared error of a solution [N] against the reference."""
+    return float(np.mean((predicted - expected) ** 2))
+
+
+def relative_l2(predicted: np.ndarray, expected: np.ndarray) -> float:
+    """Norm of a solution's error over that of the reference, both [N] and the reference not 0 everywhere."""
+    return float(np.linalg.norm(predicted - expected) / np.linalg.norm(expected))
+
+
 def value(predicted: np.ndarray, expected: np.ndarray) -> float:
     """Mean of the objective's values [N]; their lower bounds [N] do not count."""
     return float(np.mean(predicted))

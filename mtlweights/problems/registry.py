@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ..specs import format_spec, parse_spec, suggest
 from . import scales
-from .data import builtin
+from .data import builtin, mulan
+from .data.census import census
+from .data.molecules import tox21
+from .data.physics import burgers, helmholtz
 from .data.sentences import TEXT_OPTIONS, conll
-from .data.table import table
+from .data.table import FORMATS, table
 from .data.toy import toy
+from .data.utterances import atis, snips
 from .problem import Problem
 
 PROBLEMS: dict[str, Callable[[str, Mapping[str, Any]], Problem]] = {
@@ -20,8 +25,19 @@ PROBLEMS: dict[str, Callable[[str, Mapping[str, Any]], Problem]] = {
     "tweebank": builtin.tweebank,
     "sick": builtin.sick,
     "abalone": builtin.abalone,
+    "burgers": burgers,
+    "helmholtz": helmholtz,
+    "snips": snips,
+    "atis": atis,
+    "tox21": tox21,
+    **{f"mulan:{name}": mulan.loader(name) for name in mulan.TABLES},
+    "census": census,
 }
-OWN: dict[str, Callable[[str, str, Mapping[str, Any]], Problem]] = {"conll": conll, "csv": table}
+OWN: dict[str, Callable[[str, str, Mapping[str, Any]], Problem]] = {
+    "conll": conll,
+    "csv": table,
+    **{kind: partial(table, kind=kind) for kind in FORMATS},
+}
 
 
 def problems() -> list[str]:
@@ -34,9 +50,10 @@ def load(spec: str, **columns: Any) -> Problem:
 
     ``"tagging"``, ``"tweebank:encoder=frozen"``, or your own data: ``load("conll:PATH", tokens="form",
     tags={"ner": 3, "pos": "upos"})`` and ``load("csv:PATH", classify=["kind"], regress=["price"])``; what
-    stands in ``columns`` may be in the spec as well (``"csv:PATH:classify=kind"``). What your own file was
-    taken for is the problem's ``notes``; `mtlweights.train.fit` says it where it shows a bar.
-    ``"tagging@pos*100"`` is the problem with one task's loss multiplied.
+    stands in ``columns`` may be in the spec as well (``"csv:PATH:classify=kind"``); ``arff:``, ``jsonl:`` and
+    ``parquet:`` take the same. What your own file was taken for is the problem's ``notes``;
+    `mtlweights.train.fit` says it where it shows a bar. ``"tagging@pos*100"`` is the problem with one task's
+    loss multiplied.
 
     Raises:
         ValueError: an unknown problem, option or column, or data that cannot be used; every fault of a table
@@ -54,7 +71,7 @@ def load(spec: str, **columns: Any) -> Problem:
     if colon and kind in OWN:
         return OWN[kind](spec, path, options)
     if name not in PROBLEMS:
-        known = [*PROBLEMS, "conll:PATH", "csv:PATH"]
+        known = [*PROBLEMS, *(f"{kind}:PATH" for kind in OWN)]
         raise ValueError(f"there is no problem {name!r}; {suggest(name, known)}")
     return PROBLEMS[name](spec, options)
 

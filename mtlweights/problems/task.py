@@ -19,12 +19,14 @@ MISSING = -100  #: target id of padding and of items without a label; NaN for re
 #: the metrics each kind of task may be scored by
 METRICS: dict[str, tuple[str, ...]] = {
     "tokens": ("accuracy", "span_f1", "macro_f1"),
-    "classification": ("accuracy", "macro_f1"),
-    "regression": ("rmse", "pearson"),
-    "objective": ("value",),
+    "classification": ("accuracy", "macro_f1", "auroc", "average_precision"),
+    "regression": ("rmse", "pearson", "mae", "r2", "rrmse"),
+    "objective": ("value", "relative_l2", "mse"),
 }
+RANKINGS = ("auroc", "average_precision")  #: of two classes, by the odds of the second
 NUMBERS = ("regression", "objective")  #: the kinds whose output is one number, and that have no labels
-LOWER_IS_BETTER = frozenset({"rmse", "value"})
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "rrmse", "value", "relative_l2", "mse"})
+IN_UNITS = frozenset({"rmse", "mae", "value", "mse"})  #: not to be averaged over tasks
 LEAST_UNIT = 0.1  #: of accuracy: the least distance from 0 to 1 of a normalised score
 
 
@@ -41,6 +43,9 @@ class Task:
     ``objective``         values [B]            lower bounds [B]        NaN
     ====================  ====================  ======================  =======
 
+    An objective that is scored by ``relative_l2`` or ``mse`` has a reference solution as the target of dev
+    and test, and its model gives the solution there, see `mtlweights.problems.data.physics`.
+
     Attributes:
         metrics: any of ``METRICS[kind]``; the first is the one a model is selected on.
         labels: class names, in the order of the logits; empty for regression and objectives.
@@ -53,8 +58,8 @@ class Task:
 
     Raises:
         ValueError: a blank name, unknown kind, metrics that do not suit it, missing labels, labels that are
-            not IOB2 under ``span_f1``, ``target`` equal to ``untrained``, ``std``, ``unit`` or ``scale`` not
-            above 0.
+            not IOB2 under ``span_f1`` or not two under ``auroc`` or ``average_precision``, ``target`` equal
+            to ``untrained``, ``std``, ``unit`` or ``scale`` not above 0.
     """
 
     name: str
@@ -86,6 +91,8 @@ class Task:
             )
         if "span_f1" in self.metrics and not all(map(is_iob2, self.labels)):
             raise ValueError(f"{where} span_f1 needs labels O, B-TYPE and I-TYPE, found {self.labels!r}.")
+        if len(self.labels) != 2 and (ranking := [m for m in self.metrics if m in RANKINGS]):
+            raise ValueError(f"{where} {ranking[0]} takes two labels, found {len(self.labels)}.")
         if self.target == self.untrained:
             raise ValueError(f"{where} target and untrained are both {self.target}: nothing to normalise by.")
         for key in ("std", "unit", "scale"):
@@ -131,15 +138,18 @@ class Task:
         if not any(self.count(target) for target in targets):
             return dict.fromkeys(self.metrics, math.nan)
         batches = [self._items(output, target) for output, target in zip(outputs, targets, strict=True)]
-        predicted, expected = (np.concatenate(side) for side in zip(*batches, strict=True))
-        scores = {
-            metric: getattr(metrics, metric)(predicted, expected)
-            for metric in self.metrics
-            if metric != "span_f1"
-        }
-        if "span_f1" in self.metrics:
-            scores["span_f1"] = metrics.span_f1(*self._sentences(outputs, targets))
-        return {metric: scores[metric] for metric in self.metrics}
+        predicted, expected, odds = (np.concatenate(side) for side in zip(*batches, strict=True))
+        scores = {}
+        for metric in self.metrics:
+            if metric == "span_f1":
+                scores[metric] = metrics.span_f1(*self._sentences(outputs, targets))
+            elif metric == "rrmse":
+                scores[metric] = metrics.rrmse(predicted, expected, self.mean)
+            elif metric in RANKINGS:
+                scores[metric] = getattr(metrics, metric)(odds, expected == 1)
+            else:
+                scores[metric] = getattr(metrics, metric)(predicted, expected)
+        return scores
 
     def normalised(self, value: float) -> float:
         """A value of the first metric as a score in (-1, 1]: 0 = untrained, 1 = target reached.
@@ -155,14 +165,18 @@ class Task:
             score = 1 - (self.target - value) / math.copysign(LEAST_UNIT, unit)
         return 1 / (1 - score) - 1 if score < 0 else score
 
-    def _items(self, output: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions and targets of the labelled items, flat; numbers in float64."""
+    def _items(self, output: Tensor, target: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Predictions and targets of the labelled items, flat, and the log odds of the last of two classes;
+        numbers in float64."""
         output, target = output.detach().cpu(), target.detach().cpu()
         if self.kind in NUMBERS:
             labelled = ~target.isnan()
-            return output[labelled].double().numpy(), target[labelled].double().numpy()
+            found = output[labelled].double().numpy()
+            return found, target[labelled].double().numpy(), found
         labelled = target != MISSING
-        return output.argmax(-1)[labelled].numpy(), target[labelled].numpy()
+        logits = output[labelled]
+        odds = (logits[:, -1] - logits[:, 0]).double().numpy()
+        return logits.argmax(-1).numpy(), target[labelled].numpy(), odds
 
     def _sentences(
         self, outputs: Sequence[Tensor], targets: Sequence[Tensor]
@@ -171,7 +185,7 @@ class Task:
         predicted, expected = [], []
         for output, target in zip(outputs, targets, strict=True):
             for row, ids in zip(output, target, strict=True):
-                found, right = self._items(row, ids)
+                found, right, _ = self._items(row, ids)
                 if len(right):
                     predicted.append([self.labels[i] for i in found])
                     expected.append([self.labels[i] for i in right])

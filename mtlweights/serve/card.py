@@ -20,7 +20,6 @@ print(model.predict([{example}]))
 _EXAMPLES = {
     "text": '"A text, or a list of words"',
     "pair": '("One text.", "Another one.")',
-    "table": "{...}",
 }
 
 
@@ -37,8 +36,15 @@ def model_card(model: TrainedModel) -> str:
         lines += ["## Scores", "", *_scores(about["scores"]), ""]
     if model.features:
         lines += ["## Columns", "", *_columns(model), ""]
-    lines += ["## Use", "", _USE.format(folder="FOLDER", example=_EXAMPLES[model.kind]), ""]
+    lines += ["## Use", "", _USE.format(folder="FOLDER", example=_example(model)), ""]
     return "\n".join(lines)
+
+
+def _example(model: TrainedModel) -> str:
+    if model.kind != "table":
+        return _EXAMPLES[model.kind]
+    row = {f.name: next(filter(None, f.categories), "") or f.missing for f in model.features}
+    return repr(row or [*model.inputs.mean.tolist()])
 
 
 def _task(task: Task) -> str:

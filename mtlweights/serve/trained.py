@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from .. import __version__
 from ..files.escapes import message_of
 from ..problems import Problem, Task
 from ..problems.models import FrozenInputs, MultiTaskModel, Pair, PairInputs, TableInputs
@@ -24,17 +21,13 @@ from ..problems.models.transformer import model_folder
 from . import folder as folders
 from .answers import answers
 from .architecture import (
-    TRANSFORMER,
     describe_encoder,
     describe_inputs,
-    make_encoder,
-    make_inputs,
-    transformer_of,
 )
-from .card import model_card
 from .live import live
 from .readings import Kind, Reading, read
 from .runtimes import Onnx, Runtime, Torch
+from .saving import load, push, save
 
 _HEADS = (ClassificationHead, RegressionHead, TokenHead)
 
@@ -106,7 +99,7 @@ class TrainedModel:
         path = model_folder(os.fspath(name))
         config = folders.read(path)
         with folders.whole(path):
-            return _load(cls, path, config, threads)
+            return cls(**load(path, config, threads))
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -132,38 +125,7 @@ class TrainedModel:
         Raises:
             OSError: the folder cannot be written.
         """
-        said, vocabulary, tokenizer = describe_inputs(self.inputs)
-        path, others = Path(folder), []
-        if tokenizer is not None:
-            path.mkdir(parents=True, exist_ok=True)
-            tokenizer.save_pretrained(path / TRANSFORMER)
-            if isinstance(self.runtime, Torch):
-                transformer_of(self.module.encoder).config.save_pretrained(path / TRANSFORMER)
-            elif not (path / TRANSFORMER / "config.json").exists():
-                (path / TRANSFORMER / "config.json").write_text("{}", encoding="utf-8")
-            others = [f"{TRANSFORMER}/{file.name}" for file in (path / TRANSFORMER).iterdir()]
-        files = {folders.CARD: model_card(self).encode(), **self._weights()}
-        if vocabulary is not None:
-            files[folders.VOCABULARY] = json.dumps(vocabulary, ensure_ascii=False).encode()
-        config = {
-            "mtlweights": __version__,
-            "runtime": "torch" if isinstance(self.runtime, Torch) else "onnx",
-            "problem": self.problem,
-            "kind": self.kind,
-            "tasks": [asdict(task) for task in self.tasks],
-            "encoder": self.encoder,
-            "inputs": said,
-            "about": self.about,
-        }
-        return folders.write(path, config, files, others)
-
-    def _weights(self) -> dict[str, bytes]:
-        if isinstance(self.runtime, Onnx):
-            return {folders.GRAPH: self.runtime.path.read_bytes()}
-        from safetensors.torch import save
-
-        state = {key: value.detach().cpu().contiguous() for key, value in self.module.state_dict().items()}
-        return {folders.WEIGHTS: save(state)}
+        return save(self, Path(folder))
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the folder to the Hugging Face hub, in a repository made if need be; its address.
@@ -171,16 +133,7 @@ class TrainedModel:
         Raises:
             ImportError: huggingface_hub is not installed. OSError: the hub cannot be reached or refuses.
         """
-        try:
-            from huggingface_hub import HfApi
-        except ImportError as error:
-            raise ImportError("push_to_hub needs huggingface_hub: pip install 'mtlweights[serve]'") from error
-        api = HfApi(token=token)
-        address = api.create_repo(repository, private=private, exist_ok=True)
-        with TemporaryDirectory() as folder:
-            path = self.save_pretrained(folder)
-            api.upload_folder(repo_id=address.repo_id, folder_path=path, commit_message="mtlweights model")
-        return str(address)
+        return push(self, repository, private, token)
 
     def predict(self, examples: Iterable[Any], batch_size: int = 64) -> list[dict[str, Any]]:
         """An answer per example, see `mtlweights.serve.answers.answers`.
@@ -228,25 +181,3 @@ def _live(encoder: Any, inputs: Any) -> tuple[Any, Any]:
         inner, own = live(encoder.encoder, inputs.inputs)
         return Pair(inner), PairInputs(own)
     return live(encoder, inputs) if isinstance(inputs, FrozenInputs) else (encoder, inputs)
-
-
-def _load(cls: type[TrainedModel], path: Path, config: dict[str, Any], threads: int) -> TrainedModel:
-    tasks = tuple(map(_task, config["tasks"]))
-    vocabulary = folders.read_json(path / folders.VOCABULARY) if folders.VOCABULARY in config["files"] else {}
-    inputs = make_inputs(config["inputs"], vocabulary, path)
-    runtime: Runtime
-    if config["runtime"] == "onnx":
-        runtime = Onnx(path / folders.GRAPH, threads)
-    else:
-        from safetensors.torch import load_file
-
-        module = MultiTaskModel(make_encoder(config["encoder"], path), tasks)
-        module.load_state_dict(load_file(path / folders.WEIGHTS))
-        runtime = Torch(module.eval())
-    kept = (config["kind"], runtime, config["encoder"], config["problem"], config["about"])
-    return cls(tasks, inputs, *kept)
-
-
-def _task(said: dict[str, Any]) -> Task:
-    fields: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
-    return Task(**fields)

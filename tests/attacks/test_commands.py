@@ -40,6 +40,17 @@ FILES = {
     "blank.conllu": b"\n" * 100,
     "one.conllu": b"1\tThe\tDET\n\n" * 30,
     "long.conllu": b"1\t" + b"x" * 2_000_000 + b"\tDET\n\n" * 30,
+    "nothing.arff": b"",
+    "header.arff": b"@relation r\n@attribute kind {a,b}\n@attribute price real\n",
+    "quote.arff": b"@attribute kind {a,b}\n@attribute price real\n@data\n'a,1\n",
+    "sparse.arff": b"@attribute kind {a,b}\n@attribute price real\n@data\n{9 1}\n",
+    "binary.arff": b"@attribute kind {a,b}\n\xff\n@data\n",
+    "deep.jsonl": b"[" * 100_000,
+    "list.jsonl": b"[1]\n",
+    "nested.jsonl": b'{"kind": {"a": 1}, "price": 1}\n',
+    "huge.jsonl": b'{"kind": "a", "price": 1' + b"0" * 5000 + b"}\n",
+    "binary.jsonl": b"\xff\xfe\x00\n",
+    "binary.parquet": b"PAR1\x00\x00PAR1",
     "syntax.py": b"class X(:\n",
     "exits.py": b"import sys; sys.exit(3)",
     "odd.py": b"raise BaseException('x\\n\\x1b[31my')",
@@ -71,6 +82,13 @@ COMMANDS = [
     *(train(f"csv:{name}{COLUMNS}") for name in ("", "\0", "a" * 5000, "/dev/zero", ".", "https://x/y.csv")),
     *(train(f"csv:good.csv:{odd}") for odd in ("classify=[kind,kind]", "regress=1", "classify=[[kind]]")),
     *(train(f"{GOOD},{odd}") for odd in ("hidden=0", "hidden=99999999999", "dropout=nan", "dev=2")),
+    *(
+        train(f"{name.rpartition('.')[2]}:{name}{COLUMNS}")
+        for name in FILES
+        if name.endswith((".arff", ".jsonl", ".parquet"))
+    ),
+    *(train(f"{GOOD},{odd}") for odd in ("metrics=auc", "metrics=[[auroc]]", "metrics=3")),
+    *(train(odd) for odd in ("mulan:scpf:fold=11", "burgers:points=0", "tox21:fold=1", "census:rows=1")),
     *(train(f"conll:{name}:pos=2") for name in FILES if name.endswith(".conllu") and name != "good.conllu"),
     *(train(f"conll:good.conllu:{odd}") for odd in ("pos=99", "pos=-1", "pos=[2]", "pos=2,encoder=/etc")),
     *(train("conll:good.conllu", "--tags", odd) for odd in ("=2", "pos=", "pos=2,ner=2,", "a\x1b[31m=2")),

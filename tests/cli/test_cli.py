@@ -124,6 +124,21 @@ def test_train_prints_the_test_scores_and_leaves_a_result(houses, capsys):
     assert (houses / "here" / "checkpoint.pt").exists() and str(Path("here", "checkpoint.pt")) in out
 
 
+@pytest.mark.parametrize(
+    ("problem", "means"), [("mulan:slump", ["rrmse"]), ("burgers:points=200", ["relative_l2"])]
+)
+def test_train_prints_the_mean_of_a_metric_that_all_tasks_have(
+    problem, means, data_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", problem, "-s", "pcgrad", *QUICK]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[1] for row in rows if row[:1] == ["mean"]] == means
+    own = [float(row[3]) for row in rows if row[1:2] == means and row[0] != "mean"]
+    mean = next(float(row[3]) for row in rows if row[:1] == ["mean"])
+    assert len(own) == 3 and mean == pytest.approx(sum(own) / 3, abs=1e-4)
+
+
 def test_train_goes_on_where_it_was_interrupted(houses, capsys, monkeypatch):
     command = ["train", *COLUMNS, "-s", "uw", *QUICK, "--epochs", "4"]
     assert main([*command, "--out", "whole"]) == 0

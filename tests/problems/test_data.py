@@ -8,6 +8,7 @@ import pytest
 
 from mtlweights.problems.data import download
 from mtlweights.problems.data.readers import CONLLU, column_names, read_columns, read_table
+from mtlweights.problems.data.sources import Source
 
 CONLLU_TEXT = """\ufeff# sent_id = 1
 # text = Don't go
@@ -138,7 +139,7 @@ def server(tmp_path, monkeypatch):
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setattr(download, "HOST", f"http://127.0.0.1:{httpd.server_port}")
-    monkeypatch.setitem(download.FILES, NAME, download.Source("repo/a.txt", SHA256))
+    monkeypatch.setitem(download.FILES, NAME, Source("repo/a.txt", SHA256))
     monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MTLWEIGHTS_DATA", raising=False)
     yield served, requests

@@ -35,6 +35,50 @@ def test_rmse():
     assert metrics.rmse(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(2**0.5)
 
 
+def test_regression_metrics_equal_scikit_learns():
+    predicted, expected = np.random.default_rng(0).normal(3, 2, size=(2, 40))
+    assert metrics.mae(predicted, expected) == pytest.approx(
+        sklearn_metrics.mean_absolute_error(expected, predicted)
+    )
+    assert metrics.r2(predicted, expected) == pytest.approx(sklearn_metrics.r2_score(expected, predicted))
+    assert metrics.mse(predicted, expected) == pytest.approx(
+        sklearn_metrics.mean_squared_error(expected, predicted)
+    )
+    # the root of 1 - R2, where the training mean is that of the items
+    assert metrics.rrmse(predicted, expected, expected.mean()) ** 2 == pytest.approx(
+        1 - metrics.r2(predicted, expected)
+    )
+
+
+def test_rrmse_is_one_for_the_training_mean_and_relative_l2_for_zero():
+    expected = np.array([1.0, 2.0, 6.0])
+    assert metrics.rrmse(np.full(3, 10.0), expected, 10.0) == 1.0
+    assert metrics.rrmse(np.zeros(3), np.full(3, 2.0), 2.0) == 1.0
+    assert metrics.r2(np.zeros(3), np.full(3, 2.0)) == 0.0
+    assert metrics.relative_l2(np.zeros(3), expected) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ties", [False, True])
+def test_rankings_equal_scikit_learns(seed, ties):
+    generator = np.random.default_rng(seed)
+    positive, scores = generator.random(60) < 0.3, generator.normal(size=60)
+    scores = np.round(scores) if ties else scores
+    assert metrics.auroc(scores, positive) == pytest.approx(
+        sklearn_metrics.roc_auc_score(positive, scores), abs=1e-12
+    )
+    assert metrics.average_precision(scores, positive) == pytest.approx(
+        sklearn_metrics.average_precision_score(positive, scores), abs=1e-12
+    )
+
+
+def test_nothing_can_be_ranked_where_a_class_is_missing():
+    scores = np.arange(4.0)
+    assert metrics.auroc(scores, np.zeros(4, bool)) == metrics.auroc(scores, np.ones(4, bool)) == 0.5
+    assert metrics.average_precision(scores, np.zeros(4, bool)) == 0.0
+    assert metrics.average_precision(scores, np.ones(4, bool)) == 1.0
+
+
 @pytest.mark.parametrize(
     ("predicted", "f1"),
     [

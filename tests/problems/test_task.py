@@ -68,6 +68,22 @@ def test_scores_join_batches_of_different_widths_and_leave_out_missing_words():
     assert scores["span_f1"] == pytest.approx(2 / 3)  # one span found of two, none too many
 
 
+def test_rankings_go_by_the_odds_of_the_second_label_and_leave_out_missing_ones():
+    task = Task("active", "classification", ("auroc", "average_precision"), ("0", "1"), untrained=0.5)
+    logits = torch.tensor([[0.0, 2.0], [0.0, 1.0], [1.0, 1.5], [0.0, 9.0]])
+    scores = task.score([logits[:2], logits[2:]], [torch.tensor([1, 0]), torch.tensor([1, -100])])
+    assert scores == {"auroc": 0.5, "average_precision": pytest.approx((1 + 2 / 3) / 2)}
+    with pytest.raises(ValueError, match="auroc takes two labels, found 3"):
+        replace(task, labels=("0", "1", "2"))
+
+
+def test_rrmse_is_against_the_training_mean():
+    task = Task("age", "regression", ("rrmse", "mae", "r2"), (), 1.0, 0.0, mean=10.0, std=4.0)
+    scores = task.score([torch.tensor([10.0, 10.0])], [torch.tensor([8.0, 14.0])])
+    assert scores == {"rrmse": 1.0, "mae": 3.0, "r2": pytest.approx(1 - 10 / 9)}
+    assert not task.higher_is_better and task.normalised(0.25) == 0.75
+
+
 def test_classification_and_regression_scores():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0], [9.0, 0.0]])
     scores = KIND.score([logits], [torch.tensor([0, 1, 1, -100])])

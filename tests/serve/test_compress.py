@@ -14,7 +14,7 @@ from mtlweights.serve import TrainedModel
 from mtlweights.serve.architecture import describe_encoder
 from mtlweights.serve.compress.halve import halve
 from mtlweights.serve.compress.prune import blocks, prune
-from mtlweights.serve.compress.quality import qualities
+from mtlweights.serve.compress.quality import qualities, scores
 from tests.serve import small
 
 TAG, CLASS = (Task(kind, kind, ("accuracy",), ("a", "b")) for kind in ("tokens", "classification"))
@@ -108,14 +108,14 @@ def test_the_interval_of_a_difference_is_that_of_its_mean():
         rows = nn.functional.one_hot(found, 2).float()
         return {"classification": [(rows[i : i + 1], labels[i : i + 1]) for i in range(400)]}
 
-    model = TrainedModel((CLASS,), None, "text", None, {})
-    found = qualities(model, outputs(better), outputs(right))["classification"]
+    own, other = scores([CLASS], outputs(better)), scores([CLASS], outputs(right))
+    found = qualities(own, other)["classification"]
     difference = (better.double() - right.double()).numpy()
-    means = np.array([difference[i::20].mean() for i in range(20)])
+    means = np.array([difference[i::10].mean() for i in range(10)])
     assert found.score == pytest.approx(better.double().mean())
     assert found.difference == pytest.approx(difference.mean())
-    assert found.half == pytest.approx(2.093 * means.std(ddof=1) / np.sqrt(20), rel=1e-3)
-    same = qualities(model, outputs(better), outputs(better))["classification"]
+    assert found.half == pytest.approx(2.262 * means.std(ddof=1) / np.sqrt(10), rel=1e-3)
+    same = qualities(own, own)["classification"]
     assert same.difference == same.half == 0
 
 

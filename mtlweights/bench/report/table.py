@@ -23,6 +23,13 @@ NAMES = {
     "macro_f1": "macro F1",
     "rmse": "RMSE",
     "pearson": "Pearson r",
+    "mae": "MAE",
+    "r2": "R²",
+    "rrmse": "RRMSE",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "relative_l2": "relative L2 error",
+    "mse": "MSE",
 }
 PERCENT = frozenset({"span_f1", "accuracy", "macro_f1"})
 MARKS = {"better": " ▲", "worse": " ▼", "equal": " =", "unresolved": "  "}

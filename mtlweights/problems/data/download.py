@@ -1,4 +1,4 @@
-"""The public data files: where they are on this machine, where they come from, and what they must hold."""
+"""The public data files: found on this machine or downloaded, and checked."""
 
 from __future__ import annotations
 
@@ -9,62 +9,15 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import NamedTuple
 
 from ...files.atomic import replacing
 from ...files.escapes import message_of
+from .sources import FILES
 
 HOST = "https://raw.githubusercontent.com"
 TIMEOUT = 60  #: seconds without an answer
 LONGEST = 600.0  #: seconds for a whole file
 LARGEST = 64 << 20  #: bytes; the largest file here has 2 MB
-
-_TWEEBANK = "social-machines/TweebankNLP/442697870da961db2b3c5a9442ca17beb5fdbfd9"
-_UD = f"{_TWEEBANK}/twitter-stanza/data/extern_data/ud2/en_tweet"
-_NER = f"{_TWEEBANK}/Tweebank-NER-v1.0"
-_SICK = "FTAsr/STS/07fd4720cf00c9c78733718bd032fba7d92efc3a/data/SICK"
-_ABALONE = "jbrownlee/Datasets/d20fcb6402ae34e653d4513b00f39257bb37ed7f"
-
-
-class Source(NamedTuple):
-    """Where a file comes from (path below `HOST`: repository, commit, path) and its SHA-256."""
-
-    url: str
-    sha256: str
-
-
-FILES: dict[str, Source] = {
-    "tweebank/en_tweet-ud-train.conllu": Source(
-        f"{_UD}/en_tweet-ud-train.conllu", "ff92d8947dabd41850057dd3a05b32f48610b2e084be4991162b79ea1be8f46d"
-    ),
-    "tweebank/en_tweet-ud-dev.conllu": Source(
-        f"{_UD}/en_tweet-ud-dev.conllu", "3950416f04a540f72b5252d3db354171860831c197c2c04b40c33325a476fa35"
-    ),
-    "tweebank/en_tweet-ud-test.conllu": Source(
-        f"{_UD}/en_tweet-ud-test.conllu", "64b32264bc6475049335178f6d51be1d2be0cf86b8636022471a796e59305c41"
-    ),
-    "tweebank/tweebank-ner-train.bio": Source(
-        f"{_NER}/train.bio", "d5928a7e2af0abb0b7a0e035481094aad1bad5ad87df9694109a78efa21df425"
-    ),
-    "tweebank/tweebank-ner-dev.bio": Source(
-        f"{_NER}/dev.bio", "bb6629ee2e753b4e179852150d6f9429fd9d41fab37731dbf68c71b2919a539b"
-    ),
-    "tweebank/tweebank-ner-test.bio": Source(
-        f"{_NER}/test.bio", "418fa8e75b3d875ec71dbb65098f93c1f865db92b7a02aaea2d265ffdfe66e9e"
-    ),
-    "sick/SICK_train.txt": Source(
-        f"{_SICK}/SICK_train.txt", "266cf8047149bd1d68138dd30439f3122bff30069740ac6705bb6197d9f1b48e"
-    ),
-    "sick/SICK_trial.txt": Source(
-        f"{_SICK}/SICK_trial.txt", "5a88cfb62f8c6bd2a3cce0f2421ba2cb8c2be5ab4a800f6f01e2c64aafb7db56"
-    ),
-    "sick/SICK_test_annotated.txt": Source(
-        f"{_SICK}/SICK_test_annotated.txt", "2b8aa806658d6fc23c6824c83776c2d4fee7556000817b5ec0f982861413b7d0"
-    ),
-    "abalone/abalone.csv": Source(
-        f"{_ABALONE}/abalone.csv", "eb2de13be807e9bb9ec4128b9c89b98ab23d7739121cfd17b7dde69b46ba7bf6"
-    ),
-}
 
 
 def cache_folder() -> Path:

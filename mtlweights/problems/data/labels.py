@@ -46,6 +46,7 @@ def label_task(
 
     Labels of dev and test that training does not have are labels too, so that they count as errors. Without
     ``metrics``, words with IOB2 labels are scored by span F1, others by accuracy, classes also by macro F1.
+    ``auroc`` and ``average_precision`` are those of the second of two labels.
 
     Raises:
         ValueError: fewer than two labels, or none in training.
@@ -64,7 +65,9 @@ def label_task(
         spans = kind == "tokens" and all(map(is_iob2, labels))
         metrics = ("span_f1",) if spans else ("accuracy",) if kind == "tokens" else ("accuracy", "macro_f1")
     majority = Counter(flat["train"]).most_common(1)[0][1] / len(flat["train"])
-    untrained = majority if metrics[0] == "accuracy" else 0.0
+    positive = flat["train"].count(labels[-1]) / len(flat["train"])
+    constant = {"accuracy": majority, "auroc": 0.5, "average_precision": positive}
+    untrained = constant.get(metrics[0], 0.0)
     return Task(name, kind, metrics, tuple(labels), untrained=untrained)
 
 
@@ -87,7 +90,8 @@ def number_task(
             f"task {name!r} has numbers about {mean:.10g} that differ by {std:g}, which float32 cannot tell "
             "apart: subtract a constant, or change the unit."
         )
-    untrained, target = (std, 0.0) if metrics[0] == "rmse" else (0.0, 1.0)
+    constant = {"rmse": std, "mae": float(np.abs(known - mean).mean()), "rrmse": 1.0}
+    untrained, target = constant.get(metrics[0], 0.0), float(metrics[0] not in constant)
     unit = std if standardise else 1.0
     return Task(name, "regression", metrics, (), untrained, target, mean, std, unit)
 

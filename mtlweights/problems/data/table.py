@@ -1,10 +1,9 @@
-"""Problems from a user's own table: ``csv:PATH``."""
+"""Problems from a user's own table: ``csv:PATH``, ``arff:PATH``, ``jsonl:PATH``, ``parquet:PATH``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,41 @@ import numpy as np
 
 from ...specs import suggest
 from ..problem import Problem
-from ..task import Task
-from .column import MOST_DIFFERENT, Column, Encoder
+from ..task import METRICS, Task
+from .arff import read_arff
+from .column import MOST_DIFFERENT, Column
 from .delimited import Layout, read_cells, read_layout
 from .from_examples import table_problem
-from .labels import examples, label_task, number_task, split_file
+from .labels import split_file
+from .records import Records, read_jsonl, read_parquet, read_records
+from .tabular import Targets, build_table
 
 MOST_CATEGORIES = 100  #: of a text column among the inputs
 SETTINGS = {"epochs": 40, "batch_size": 32, "lr": 2e-3}
 UNITS = ("standard", "raw")
+#: the formats that are no delimited text
+FORMATS: dict[str, Callable[[Path], Records]] = {
+    "arff": read_arff,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}
 
 _COLUMNS = ("classify", "regress", "ignore")
+_SPOKEN = {"rmse": "RMSE in its own unit", "mae": "MAE in its own unit", "auroc": "AUROC"}
 _NAMELESS = re.compile(r"Unnamed: \d+")  # what pandas calls an index it wrote and read again
-_CHUNK = 10_000  # rows
 
 
-def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
-    """Rows of a delimited file with a header line, split 70/15/15 by a fixed seed.
+def table(name: str, path: str, options: Mapping[str, Any], kind: str = "csv") -> Problem:
+    """Rows of a table, split 70/15/15 by a fixed seed: of a delimited file with a header line, or of one of
+    `FORMATS`.
 
     ``classify`` and ``regress``: columns (one or a list) that are tasks; ``ignore``: columns left out, such
     as identifiers. The others are inputs: numbers as they are, text one-hot. A missing cell (empty, NA, NaN,
     null, none, ?) is the training mean in a column of numbers, a category of its own in one of text, and a
     missing label in a target. Columns with a single value in training, and an index that pandas wrote, are
     dropped. A regressed column's loss is in squared standard deviations of training, with ``units=raw`` in
-    its own squared unit; its scores are always in its unit.
+    its own squared unit; its scores are always in its unit. ``metrics`` (one or a list) are those
+    of the tasks whose kind they suit.
 
     Raises:
         ValueError: no target, unknown columns or options, a file that cannot be read, cells that fit no
@@ -48,28 +58,38 @@ def table(name: str, path: str, options: Mapping[str, Any]) -> Problem:
     units = options.get("units", "standard")
     if units not in UNITS:
         raise ValueError(f"{path}: units should be standard or raw, found {units!r}.")
-    layout = read_layout(file)
-    chosen = _chosen(path, options, layout.names)
-    columns, n = read_cells(file, layout, chosen["ignore"])
+    metrics = _metrics(path, options)
+    if kind == "csv":
+        layout = read_layout(file)
+        chosen = _chosen(path, options, layout.names)
+        columns, n = read_cells(file, layout, chosen["ignore"])
+    else:
+        records = FORMATS[kind](file)
+        layout = Layout("", records.names, records.names, 0)
+        chosen = _chosen(path, options, records.names)
+        columns, n = read_records(file, records, chosen["ignore"])
     index = [column for column in columns if _NAMELESS.fullmatch(column) and _counts_rows(columns[column])]
     taken = {*chosen["classify"], *chosen["regress"], *index}
     inputs = [column for column in columns if column not in taken]
     parts = {key: np.array(rows) for key, rows in split_file(range(n), path, "rows", 0.15).items()}
     _check(path, columns, inputs, chosen, layout.delimiter, parts["train"])
-    tasks = _tasks(path, columns, parts, chosen, units == "standard")
-    found = {key: columns[key].feature(key, parts["train"]) for key in inputs}
-    features = {key: feature for key, feature in found.items() if feature}
-    encoders = {key: columns[key].encoder(feature) for key, feature in features.items()}
-    if not encoders:
-        raise ValueError(f"{path}: no input column is left: expected one that is no target and not constant.")
-    pairs = {key: _pairs(columns, [*encoders.values()], tasks, rows) for key, rows in parts.items()}
-    mlp = {key: value for key, value in options.items() if key not in {*_COLUMNS, "units"}}
-    out = [f"{key!r} (an index)" for key in index] + [
-        f"{key!r} (one value)" for key in found if key not in encoders
-    ]
-    about = _about(n, layout, columns, list(encoders), out)
-    notes = (about, *map(_about_task, tasks))
-    return table_problem(name, tasks, examples(tasks, pairs), mlp, SETTINGS, notes, [*features.values()])
+    targets = Targets(chosen["classify"], chosen["regress"], units == "standard", metrics)
+    found = build_table(path, columns, inputs, parts, targets)
+    mlp = {key: value for key, value in options.items() if key not in {*_COLUMNS, "units", "metrics"}}
+    out = [*(f"{key!r} (an index)" for key in index), *(f"{key!r} (one value)" for key in found.constant)]
+    about = _about(n, layout, columns, [feature.name for feature in found.features], out)
+    notes = (about, *map(_about_task, found.tasks))
+    return table_problem(name, found.tasks, found.splits, mlp, SETTINGS, notes, found.features)
+
+
+def _metrics(path: str, options: Mapping[str, Any]) -> list[str]:
+    """The metrics asked for, known ones of a table's tasks."""
+    given = options.get("metrics", [])
+    metrics = list(given) if isinstance(given, (list, tuple)) else [given]
+    known = [*METRICS["classification"], *METRICS["regression"]]
+    if unknown := [metric for metric in metrics if metric not in known]:
+        raise ValueError(f"{path}: there is no metric {unknown[0]!r}; {suggest(str(unknown[0]), known)}")
+    return metrics
 
 
 def _chosen(path: str, options: Mapping[str, Any], names: Sequence[str]) -> dict[str, list[str]]:
@@ -133,51 +153,6 @@ def _check(
         raise ValueError(f"{path}: {'; '.join(faults.values())}: mend the cells or empty them{ignore}.")
 
 
-def _tasks(
-    path: str,
-    columns: Mapping[str, Column],
-    parts: Mapping[str, np.ndarray],
-    chosen: Mapping[str, Sequence[str]],
-    standardise: bool,
-) -> list[Task]:
-    tasks, faults = [], []
-    for name in [*chosen["classify"], *chosen["regress"]]:
-        try:
-            if name in chosen["regress"]:
-                values = _numbers(columns[name], parts["train"])
-                tasks.append(number_task(name, values, ("rmse", "pearson"), standardise=standardise))
-            else:
-                labels = {key: _labels(columns[name], rows) for key, rows in parts.items()}
-                tasks.append(label_task(name, "classification", labels))
-        except ValueError as error:
-            faults.append(str(error).rstrip("."))
-    if faults:
-        raise ValueError(f"{path}: {'; '.join(faults)}.")
-    return tasks
-
-
-def _numbers(column: Column, rows: np.ndarray) -> list[float | None]:
-    return [None if value != value else value for value in np.array(column.values)[rows].tolist()]
-
-
-def _labels(column: Column, rows: np.ndarray) -> list[str | None]:
-    return [None if code < 0 else column.names[code] for code in np.array(column.codes)[rows].tolist()]
-
-
-def _pairs(
-    columns: Mapping[str, Column], encoders: Sequence[Encoder], tasks: Sequence[Task], rows: np.ndarray
-) -> Iterator[tuple[list[float], dict[str, Any]]]:
-    """Inputs and targets of these rows, one by one; in chunks, so that little is held twice."""
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        inputs = zip(*(encode(chunk) for encode in encoders), strict=True)
-        targets = [
-            (_numbers if task.kind == "regression" else _labels)(columns[task.name], chunk) for task in tasks
-        ]
-        for cells, *values in zip(inputs, *targets, strict=True):
-            yield [*chain(*cells)], {task.name: value for task, value in zip(tasks, values, strict=True)}
-
-
 def _counts_rows(column: Column) -> bool:
     values = np.array(column.values)
     return bool(np.array_equal(values, np.arange(len(values)) + values[0]))
@@ -194,7 +169,7 @@ def _about(
     text = sum(not columns[name].numeric for name in inputs)
     comma = [repr(name) for name, column in columns.items() if column.numeric and column.comma]
     out = [*["the first column (no name, an index)"] * layout.skipped, *out]
-    delimiter = {"\t": "tabs", ",": ""}.get(layout.delimiter, repr(layout.delimiter))
+    delimiter = {"\t": "tabs", ",": "", "": ""}.get(layout.delimiter, repr(layout.delimiter))
     said = [
         f"table: {n:,} rows" + (f" split at {delimiter}" if delimiter else ""),
         f"{len(inputs)} input column{'s' * (len(inputs) > 1)}" + (f", {text} of them text" if text else ""),
@@ -205,7 +180,8 @@ def _about(
 
 
 def _about_task(task: Task) -> str:
+    first = _SPOKEN.get(task.metrics[0], task.metrics[0])
     if task.kind == "classification":
-        return f"{task.name}: accuracy, {len(task.labels)} classes"
+        return f"{task.name}: {first}, {len(task.labels)} classes"
     loss = "squared raw units" if task.unit == 1 else f"squared deviations of {task.unit:.4g}"
-    return f"{task.name}: RMSE in its own unit, loss in {loss}"
+    return f"{task.name}: {first}, loss in {loss}"

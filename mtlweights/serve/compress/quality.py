@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from ...problems import Problem, Task
 from ..trained import TrainedModel
 
-GROUPS = 20  #: of the jackknife
+GROUPS = 10  #: of the jackknife
 
 Outputs = dict[str, list[tuple[Tensor, Tensor]]]  # task -> output and target of each example
 
@@ -39,31 +40,46 @@ def outputs_of(model: TrainedModel, problem: Problem, split: str = "test") -> Ou
     return found
 
 
-def qualities(model: TrainedModel, outputs: Outputs, original: Outputs) -> dict[str, Quality]:
+class Scores(NamedTuple):
+    """The first metric of a task on a split, and without each of some groups of its examples."""
+
+    whole: float
+    without: list[float]
+
+
+def scores(tasks: Sequence[Task], outputs: Outputs) -> dict[str, Scores]:
+    """Each task's."""
+    return {task.name: _scores(task, outputs[task.name]) for task in tasks}
+
+
+def qualities(own: dict[str, Scores], original: dict[str, Scores]) -> dict[str, Quality]:
     """Each task's quality, the interval by a jackknife over `GROUPS` groups of the same examples.
 
     It tells what other examples would change, not what another seed of the training would.
     """
-    return {task.name: _quality(task, outputs[task.name], original[task.name]) for task in model.tasks}
+    return {name: _quality(found, original[name]) for name, found in own.items()}
 
 
-def _quality(task: Task, own: list[tuple[Tensor, Tensor]], original: list[tuple[Tensor, Tensor]]) -> Quality:
+def _scores(task: Task, items: list[tuple[Tensor, Tensor]]) -> Scores:
+    groups = min(GROUPS, len(items))
+    rests = [[item for i, item in enumerate(items) if i % groups != group] for group in range(groups)]
+    return Scores(_score(task, items), [_score(task, rest) for rest in rests])
+
+
+def _quality(own: Scores, original: Scores) -> Quality:
     from scipy.special import stdtrit
 
-    whole = _score(task, own)
-    groups = min(GROUPS, len(own))
-    without = []
-    for group in range(groups):
-        rest = [i for i in range(len(own)) if i % groups != group]
-        without.append(_score(task, [own[i] for i in rest]) - _score(task, [original[i] for i in rest]))
-    known = np.array([value for value in without if math.isfinite(value)])
-    if len(known) < 2:
-        return Quality(whole, whole - _score(task, original), math.inf)
-    n = len(known)
-    error = math.sqrt((n - 1) / n * float(np.sum((known - known.mean()) ** 2)))
-    return Quality(whole, whole - _score(task, original), float(stdtrit(n - 1, 0.975)) * error)
+    pairs = zip(own.without, original.without, strict=True)
+    known = np.array([one - other for one, other in pairs if math.isfinite(one - other)])
+    n, half = len(known), math.inf
+    if n > 1:
+        error = math.sqrt((n - 1) / n * float(np.sum((known - known.mean()) ** 2)))
+        half = float(stdtrit(n - 1, 0.975)) * error
+    return Quality(own.whole, own.whole - original.whole, half)
 
 
 def _score(task: Task, items: list[tuple[Tensor, Tensor]]) -> float:
+    if not items:
+        return math.nan
     metric = task.metrics[0]
     return task.score([output for output, _ in items], [target for _, target in items])[metric]

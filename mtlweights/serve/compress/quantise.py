@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,12 +48,9 @@ def int8_torchao(model: TrainedModel) -> TrainedModel | None:
     """The PyTorch model with int8 linear layers, to be measured; None where torchao is not installed."""
     if find_spec("torchao") is None:
         return None
-    from dataclasses import replace
-
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
+    torchao = import_module("torchao.quantization")
     module = copy.deepcopy(model.module).eval()
-    quantize_(module, Int8DynamicActivationInt8WeightConfig(), filter_fn=_is_linear)
+    torchao.quantize_(module, torchao.Int8DynamicActivationInt8WeightConfig(), filter_fn=_is_linear)
     return replace(model, runtime=Torch(module))
 
 

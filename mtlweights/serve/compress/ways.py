@@ -107,8 +107,8 @@ def _same(model: TrainedModel, problem: Problem) -> Problem:
     Raises:
         ValueError: its data or labels are others.
     """
-    problem = problem.only(*(task.name for task in model.tasks))
     said, found = model.about.get("data"), problems.digest(problem)
+    problem = problem.only(*(task.name for task in model.tasks))
     labels = [(task.name, task.labels) for task in model.tasks]
     if labels != [(task.name, task.labels) for task in problem.tasks] or said not in (None, found):
         raise ValueError(f"{problem.name} is not what the model was trained on: its data or labels changed.")
@@ -147,11 +147,12 @@ def _fine_tuned(
 
 def _rows(models: dict[str, TrainedModel], problem: Problem, path: Path) -> list[Row]:
     times = latencies(models, _raw(models["pytorch"], problem))
-    original = quality.outputs_of(models["pytorch"], problem)
+    scores = {}
+    for name, model in models.items():
+        scores[name] = quality.scores(problem.tasks, quality.outputs_of(model, problem))
     rows = []
     for name, model in models.items():
-        outputs = original if name == "pytorch" else quality.outputs_of(model, problem)
-        found = quality.qualities(model, outputs, original)
+        found = quality.qualities(scores[name], scores["pytorch"])
         size = _weights(model) if name == "pytorch" else _size(path / name)
         rows.append(Row(name, size, *times[name], found))
     return rows

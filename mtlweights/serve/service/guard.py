@@ -107,7 +107,7 @@ class Guard:
 
     def _log(self, scope: Scope, status: int, seconds: float, request: str) -> None:
         """A line without anything of the body, the query or the headers."""
-        row = {"event": "request", "id": request, "method": scope["method"], "path": scope["path"][:100]}
+        row = {"event": "request", "id": request, "method": scope["method"][:20], "path": scope["path"][:100]}
         row |= {"status": status, "ms": round(1e3 * seconds, 2)}
         row["client"] = str((scope.get("client") or ("",))[0])
         LOGGER.log(10 if scope["path"] in OPEN else 20, row)

@@ -44,7 +44,8 @@ def _protocol(seconds: float) -> type[H11Protocol]:
 
         def _late(self) -> None:
             if not self.transport.is_closing():
-                self.transport.write(_LATE)
+                if self.conn.trailing_data[0]:  # else it is idle, and closing says enough
+                    self.transport.write(_LATE)
                 self.transport.close()
 
     return Hurried

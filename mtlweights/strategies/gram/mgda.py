@@ -30,6 +30,10 @@ class MGDA(GramStrategy):
     public code also steps along the normalised ones. Heads get plain gradients, as in algorithm 2
     (the authors' code weighs them).
 
+    Measured at the shared representation, ``Balancer("mgda", ..., gradients="features")``, it is MGDA-UB of
+    that paper, and also MultiBalance (Y. He et al. 2024, https://arxiv.org/abs/2411.11871) but for the moving
+    average by which that one divides each gradient.
+
     With a ``preference`` p the objectives are ``p_i l_i``: with a the weights of the shortest vector among
     the combinations of ``p_i g_i``, ``w_i = a_i p_i`` for the raw gradients, which sum to 1 no longer. It
     evens out the rates at which the ``p_i l_i`` fall, so where tasks compete a *larger* p_i makes l_i fall

@@ -24,6 +24,9 @@ class AdaTask(JacobianStrategy):
     Adaptive Learning Rate Approach to Multi-task Learning", AAAI 2023, https://arxiv.org/abs/2211.15055,
     there also for RMSProp and AdaGrad; ``betas=(0, b)`` is RMSProp with bias correction.
 
+    AutoBalance (2025, https://arxiv.org/abs/2510.06684), known from physics-informed networks, is the same
+    rule: an Adam for each loss, whose updates are added. ``autobalance`` is another name of it.
+
     d already is Adam's step, so the shared parameters want SGD without momentum, with a learning rate for
     Adam. Heads get plain gradients; the paper gives them an Adam of their own. Departures: no constant is
     added to the root, so no scale of a loss matters, and an element that has had no gradient stays; k is
