@@ -78,11 +78,11 @@ class PhysicsModel(MultiTaskModel):
         """
         if targets is None:
             return super().forward(inputs)
-        kept, field = torch.is_grad_enabled(), self.encoder
+        field = self.encoder
         assert isinstance(field, Field)
         with torch.enable_grad():  # an equation's derivatives are taken where losses are only read, too
             residuals = {name: self.equation.residual(name, field.at, inputs["points"]) for name in targets}
-        squares = {name: (r if kept else r.detach()).square() for name, r in residuals.items()}
+        squares = {name: residual.square() for name, residual in residuals.items()}
         lowest = {name: torch.zeros_like(square) for name, square in squares.items()}
         tasks = [task for task in self.tasks if task.name in squares]
         return Output(
