@@ -28,8 +28,8 @@ FACTOR, STEPS, NOISE, SEEDS, WORTH = 100.0, 1500, 0.05, 10, 0.05
 #: learned weights need a rate at which they arrive within the steps: at their default uw moves by 0.5 here
 ARMS = {
     "equal": "not equal",
-    "uw:weight_lr=0.02": "equal",
-    "imtl_l:weight_lr=0.02": "equal",
+    "uw:weight_lr=0.2": "equal",
+    "imtl_l:weight_lr=0.2": "equal",
     "scale_invariant": "equal",
 }
 

@@ -54,7 +54,7 @@ class LiveInputs:
 def live(encoder: Encoder, inputs: FrozenInputs) -> tuple[LiveFrozen, LiveInputs]:
     """What computes the features of a model that was trained on cached ones."""
     states: FrozenStates = inputs.states
-    frozen = load_model(str(states.folder)).train(False)
+    frozen = load_model(str(states.folder)).train(False).to(next(encoder.parameters()).device)
     longest = min(getattr(frozen.config, "max_position_embeddings", LONGEST), LONGEST)
     subwords = SubwordInputs(load_tokenizer(str(states.folder)), longest)
     return LiveFrozen(frozen, encoder), LiveInputs(inputs.words, subwords)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,15 @@ def save(model: TrainedModel, path: Path) -> Path:
 def _weights(model: TrainedModel) -> dict[str, bytes]:
     if isinstance(model.runtime, Onnx):
         return {folders.GRAPH: model.runtime.path.read_bytes()}
-    from safetensors.torch import save
-
     state = {key: value.detach().cpu().contiguous() for key, value in model.module.state_dict().items()}
-    return {folders.WEIGHTS: save(state)}
+    return {folders.WEIGHTS: _safetensors().save(state)}
+
+
+def _safetensors() -> Any:
+    try:
+        return import_module("safetensors.torch")
+    except ImportError as error:
+        raise ImportError("models need the package safetensors: pip install 'mtlweights[serve]'") from error
 
 
 def push(model: TrainedModel, repository: str, private: bool, token: str | None) -> str:
@@ -80,10 +86,8 @@ def load(path: Path, config: dict[str, Any], threads: int) -> dict[str, Any]:
     if config["runtime"] == "onnx":
         runtime = Onnx(path / folders.GRAPH, threads)
     else:
-        from safetensors.torch import load_file
-
         module = MultiTaskModel(make_encoder(config["encoder"], path), tasks)
-        module.load_state_dict(load_file(path / folders.WEIGHTS))
+        module.load_state_dict(_safetensors().load_file(path / folders.WEIGHTS))
         runtime = Torch(module.eval())
     kept = {key: config[key] for key in ("kind", "encoder", "problem", "about")}
     return {"tasks": tasks, "inputs": inputs, "runtime": runtime, **kept}

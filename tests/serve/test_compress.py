@@ -30,11 +30,13 @@ def bilstm(layers=2):
 
 
 def lstm_without(lstm, units):
-    """No weight into these units, nor out of them within the LSTM."""
+    """No weight into these units, nor out of them within the LSTM; of the other direction the other units."""
+    others = [unit for unit in range(6) if unit not in units]
     for name, value in lstm.named_parameters():
-        value.view(4, 6, -1)[:, units] = 0
+        own = others if name.endswith("_reverse") else units
+        value.view(4, 6, -1)[:, own] = 0
         if "weight_hh" in name:
-            value[:, units] = 0
+            value[:, own] = 0
 
 
 def bert(tmp_path):

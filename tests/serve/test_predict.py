@@ -36,13 +36,15 @@ def test_spans_are_spans():
     given = read("text", "Ada Lovelace  met in London")
     logits = np.full((1, 5, 4), -5.0)
     for word, label in enumerate([1, 2, 0, 0, 3]):
-        logits[0, word, label] = 5.0
+        logits[0, word, label] = 4.0 if word == 1 else 5.0
     found = answers([task], {"ner": logits}, [given], None)[0]["ner"]
     assert found["labels"] == ["B-PER", "I-PER", "O", "O", "I-LOC"]
-    share = 1 / (1 + 3 * np.exp(-10))
+    least, share = (1 / (1 + 3 * np.exp(-margin)) for margin in (9, 10))
     person = {"type": "PER", "start": 0, "end": 2, "text": "Ada Lovelace", "characters": [0, 12]}
     place = {"type": "LOC", "start": 4, "end": 5, "text": "London", "characters": [21, 27]}
-    assert found["spans"] == [{**span, "probability": pytest.approx(share)} for span in (person, place)]
+    expected = {"PER": pytest.approx(least, abs=1e-6), "LOC": pytest.approx(share, abs=1e-6)}
+    assert found["spans"] == [{**span, "probability": expected[span["type"]]} for span in (person, place)]
+    assert least < share - 1e-5
 
 
 def test_a_word_that_was_cut_off_has_no_label():

@@ -5,6 +5,7 @@ import json
 import pickletools
 import random
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -178,3 +179,9 @@ def test_a_killed_writer_leaves_a_folder_that_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="safetensors is not as it was written"):
         TrainedModel.from_pretrained(folder)
+
+
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match=r"safetensors: pip install 'mtlweights\[serve\]'"):
+        TrainedModel.from_pretrained(FORMAT1 / "table")

@@ -36,7 +36,7 @@ def halves(
         for arm in by_arm:
             values = [_relative(drawn[arm], drawn.get(reference, {}), alone, task) for task in signs]
             known = [value for value in values if value is not None]
-            if arm != reference and len(known) == len(signs):
+            if arm != reference and known and len(known) == len(signs):
                 found[arm, reference] = LEVEL * float(np.mean(known, axis=0).std(ddof=1))
     return found
 

@@ -18,7 +18,8 @@ def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     Closed form for m = 2. Else block principal pivoting for all k at once (J. Judice, F. Pires, "A
     block principal pivoting algorithm for large-scale strictly monotone linear complementarity
     problems", Computers & Operations Research 21, 1994,
-    https://doi.org/10.1016/0305-0548(94)90106-6), and what it leaves undecided by `_active_set`.
+    https://doi.org/10.1016/0305-0548(94)90106-6), and what it leaves undecided, where gradients are
+    dependent, by `_least_squares`.
     """
     cosines, norms = cosines_and_norms(gram)
     linear = (vectors * norms) @ cosines
@@ -28,6 +29,10 @@ def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         added = np.array([_multipliers_of_two(cosines[0, 1], *row) for row in linear])
     else:
         added = _block_pivoting(cosines, linear)
+        rest = np.flatnonzero(np.isnan(added[:, 0]))
+        if len(rest):
+            units = vectors[rest] * norms / largest[rest]
+            added[rest] = _least_squares(cosines, units, linear[rest])
     inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     return vectors + largest * added * inverse
 
@@ -46,33 +51,53 @@ def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[flo
 def _block_pivoting(cosines: np.ndarray, linear: np.ndarray) -> np.ndarray:
     """u [k, m] with ``u >= 0, z = M u + q >= 0, u . z = 0``, M the cosines and q a row of ``linear``.
 
+    NaN where it comes to no end: where gradients are dependent its moves may go round in a circle.
     As in the paper F is where u is sought and z = 0, elsewhere u = 0 and z is sought; H are the places
     where what was found is negative; ninf is the smallest number of them so far, and p how many rounds
-    without a smaller one may still move all of H.
+    without a smaller one are left.
     """
     m = cosines.shape[0]
     # the addition is far below the Gramian's own accuracy; it keeps dependent gradients solvable
     system = cosines + 1e-13 * m * np.eye(m)
     out = np.zeros_like(linear)
     todo = np.flatnonzero((linear < 0).any(axis=1))  # the others have u = 0, z = q
+    out[todo] = np.nan
     F = linear[todo] < 0
     ninf, p = np.full(len(todo), m + 1), np.full(len(todo), 3)
-    for _ in range(5 * m):
-        if not len(todo):
-            return out
+    while len(todo):
         u, H = _pivot(system, linear[todo], F)
         count = H.sum(axis=1)
-        out[todo] = np.where(count[:, None] == 0, np.maximum(u, 0.0), out[todo])
+        out[todo[count == 0]] = np.maximum(u[count == 0], 0.0)
         better = count < ninf
         p = np.where(better, 3, p - 1)
         ninf = np.minimum(count, ninf)
-        # H changes sides, all of it while that helps, else the last place of it alone: that always ends
-        last = np.arange(m) == (m - 1 - H[:, ::-1].argmax(axis=1))[:, None]
-        F = F ^ (H & (last | (better | (p > 0))[:, None]))
-        left = count > 0
+        F = F ^ H  # H changes sides, all of it, while that helps
+        left = (count > 0) & (p > 0)
         todo, F, ninf, p = todo[left], F[left], ninf[left], p[left]
-    for row in todo:
-        out[row] = _active_set(cosines, linear[row])[0]
+    return out
+
+
+def _least_squares(cosines: np.ndarray, units: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """The same u [k, m]: the multipliers at which ``|R (v + u)|^2`` is least over ``u >= 0``.
+
+    R is a root of the cosines and v a row of ``units``. By C. Lawson, R. Hanson, "Solving Least Squares
+    Problems", 1974, chapter 23; dependent gradients are no trouble to it. What misses the conditions by more
+    than rounding is left to `_active_set`.
+    """
+    from scipy.optimize import nnls
+
+    values, directions = np.linalg.eigh(cosines)
+    root = (directions * np.sqrt(np.maximum(values, 0.0))).T
+    out = np.zeros_like(linear)
+    for k, row in enumerate(linear):
+        try:
+            out[k] = nnls(root, -root @ units[k])[0]
+            z = cosines @ out[k] + row
+            missed = max(-z.min(), np.abs(z[out[k] > 0]).max(initial=0.0))
+        except RuntimeError:  # too many rounds
+            missed = np.inf
+        if missed > _TOLERANCE * (1 + out[k].sum()):
+            out[k] = _active_set(cosines, row)[0]
     return out
 
 

@@ -1,5 +1,7 @@
 """The dual cone: optimality conditions, and what cannot be met."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -12,13 +14,36 @@ SIZES = [2, 3, 5, 8, 17, 40]
 @pytest.mark.parametrize("m", SIZES)
 def test_dual_cone_meets_the_optimality_conditions(m):
     for jacobian in awkward(m, np.random.default_rng(m)):
-        gram, norms = jacobian @ jacobian.T, np.linalg.norm(jacobian, axis=1)
-        projected = dual_cone(gram, np.eye(m))
-        added, length = (projected - np.eye(m)) * norms, (projected * norms).sum(axis=1, keepdims=True)
-        progress = projected @ gram / norms
-        assert (added >= -1e-12 * length).all()
-        assert (progress >= -1e-10 * length).all()
-        assert (np.abs(added * progress) <= 1e-10 * length**2).all()
+        check(jacobian)
+
+
+def check(jacobian):
+    """The projections of all gradients are those on their dual cone."""
+    gram, norms, m = jacobian @ jacobian.T, np.linalg.norm(jacobian, axis=1), len(jacobian)
+    projected = dual_cone(gram, np.eye(m))
+    added, length = (projected - np.eye(m)) * norms, (projected * norms).sum(axis=1, keepdims=True)
+    progress = projected @ gram / norms
+    assert (added >= -1e-12 * length).all()
+    assert (progress >= -1e-10 * length).all()
+    assert (np.abs(added * progress) <= 1e-10 * length**2).all()
+
+
+def test_half_as_many_dimensions_as_gradients_where_pivoting_goes_in_circles(monkeypatch):
+    """It gives up soon, and least squares take over, not the method of last resort."""
+    given_up = []
+    module = importlib.import_module("mtlweights.strategies.solvers.dual_cone")
+    pivoting = module._block_pivoting
+
+    def noting(*args):
+        found = pivoting(*args)
+        given_up.append(np.isnan(found).any(axis=1).sum())
+        return found
+
+    monkeypatch.setattr(module, "_active_set", None)
+    monkeypatch.setattr(module, "_block_pivoting", noting)
+    for seed in range(3):
+        check(np.random.default_rng(seed).normal(size=(40, 20)))
+    assert sum(given_up) > 20
 
 
 def test_least_change_tells_what_cannot_be_met():
