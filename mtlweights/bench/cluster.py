@@ -16,7 +16,7 @@ from .runspec import RunSpec
 from .worker import Runner
 
 if TYPE_CHECKING:
-    from dask.distributed import Client
+    from distributed import Client
 
 ANSWER = 60.0  #: seconds for the scheduler to answer, and for a first worker
 _PAUSE = 1.0  #: seconds between two looks at what another bench is at
@@ -36,7 +36,7 @@ def run_on_dask(
             generators of its process.
 
     Raises:
-        ImportError: dask.distributed is not installed.
+        ImportError: distributed is not installed.
         OSError: no scheduler answers there, or it has no worker.
         ValueError: a worker has several threads.
     """
@@ -60,7 +60,7 @@ def run_on_dask(
 @contextmanager
 def _client(scheduler: str) -> Iterator[Client]:
     try:
-        from dask.distributed import Client
+        from distributed import Client
     except ImportError:
         raise ImportError('--backend dask needs dask.distributed: pip install "mtlweights[dask]"') from None
     try:
@@ -99,7 +99,7 @@ def _submit(client: Client, runner: Runner, shared: Shared, claims: dict[Any, tu
 
 def _gather(claims: dict[Any, tuple[RunSpec, Claim]], folder: Path) -> int:
     """Write what has come back, or wait a moment for it; how many came."""
-    from dask.distributed import wait
+    from distributed import wait
 
     if not claims:
         time.sleep(_PAUSE)

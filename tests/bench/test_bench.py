@@ -364,8 +364,9 @@ def test_a_checksum_notices_a_changed_value(tmp_path):
 
 
 def test_results_of_the_first_schema_are_read():
-    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "real"
-    assert len(read_results(folder)) == len(list(folder.glob("runs/*.json"))) > 100
+    found = read_results(Path(__file__).parent / "schema1")  # written before there was a checksum
+    assert [result["strategy"] for result in found] == ["dwa", "equal", "fixed:alpha=0.3", "gradnorm"]
+    assert "abalone" in text_tables(found)
 
 
 def test_a_result_that_cannot_be_read_is_named_before_it_is_replaced(tmp_path, toy, capsys):

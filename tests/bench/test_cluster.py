@@ -109,7 +109,7 @@ def test_what_cannot_work_is_one_line(tmp_path, monkeypatch, capsys):
     with cluster(threads=2, workers=1) as (address, _):
         assert main([*bench, "--scheduler", address]) == 2
         assert "has 2 threads: start it with --nthreads 1" in capsys.readouterr().err.splitlines()[-1]
-    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     assert main([*bench, "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert 'pip install "mtlweights[dask]"' in capsys.readouterr().err.splitlines()[-1]
 
