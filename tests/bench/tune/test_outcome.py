@@ -14,7 +14,7 @@ from mtlweights.bench import load_suite, read_results
 from mtlweights.bench.claims import standing
 from mtlweights.bench.report import read_study, without_trials, write_page
 from mtlweights.bench.results import read_result
-from mtlweights.bench.schedule import prepare
+from mtlweights.bench.planning import prepare
 from mtlweights.bench.tune import Aim, Search, tune
 from mtlweights.bench.tune import objective as objectives
 from mtlweights.bench.tune.objective import LOWEST, normalised
@@ -90,7 +90,7 @@ def test_no_run_is_trained_twice(found, monkeypatch):
 
 def test_the_best_is_a_suite_whose_runs_are_those_on_fresh_seeds(found):
     suite = load_suite(found.folder / "best.yaml")
-    specs = [spec for spec in prepare(suite, {}, []) if spec.only is None]
+    specs = [spec for spec in prepare(suite, {}, []).runs if spec.only is None]
     assert [spec.seed for spec in specs] == [1, 2]
     assert {standing(spec, found.folder)[0] for spec in specs} == {"ok"}
     run = found.best.user_attrs["run"]
@@ -115,7 +115,7 @@ def test_bench_scores_a_run_that_was_a_trial(found):
     space_run = found.best.user_attrs["run"]["id"]
     result = read_result(found.folder / "runs" / f"{space_run}.json")
     suite = load_suite(found.folder / "best.yaml")
-    spec = next(s for s in prepare(suite, {}, []) if s.only is None)
+    spec = next(s for s in prepare(suite, {}, []).runs if s.only is None)
     assert result["test"] == {}
     object.__setattr__(spec, "settings", type(spec.settings)(**found.best.user_attrs["run"]["settings"]))
     assert spec.id == space_run and standing(spec, found.folder)[0] == "unscored"
