@@ -54,7 +54,7 @@ def _other_seeds(result: Mapping[str, Any], folder: Path) -> list[Mapping[str, A
         except (ValueError, OSError) as error:
             warnings.warn(f"not on the model card: {error}", stacklevel=2)
             continue
-        if other["status"] == "ok" and what(other) == what(result):
+        if other["status"] == "ok" and other["test"] and what(other) == what(result):
             found.setdefault(other["seed"], other)
     return [*found.values()]
 

@@ -13,6 +13,7 @@ from ...strategies.making import keywords
 from ...strategies.space import Range, read_space
 from ...train import Settings
 from ...train.settings import space as loop_space
+from ..code import library
 from ..run import code_of, make_balancer
 from ..runspec import RunSpec
 from ..suite import SETTINGS
@@ -58,7 +59,9 @@ class Space:
     ) -> RunSpec:
         """A run with the study's seed; what is left out is as the problem has it."""
         settings = replace(self.settings, **(loop or {}))
-        return RunSpec(problem or self.problem, strategy, None, settings, self.data, code_of(strategy))
+        name = problem or self.problem
+        ours = library(name, strategy)
+        return RunSpec(name, strategy, None, settings, self.data, code_of(strategy), ours)
 
     def first(self) -> list[tuple[str | None, dict[str, Any]]]:
         """The trials that come first, as (arm, parameters): every strategy's defaults, and equal weights.

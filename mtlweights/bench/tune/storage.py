@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import importlib.util
 import re
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 SQLITE = "study.db"
 PATIENCE = 60.0  #: seconds that a writer waits for another's lock
+TRIES = 5  #: to connect while another worker makes the tables
 ANSWERS = 10.0  #: seconds in which a proxy should answer
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 #: SQLAlchemy's own driver of a database, and the one of pure Python or newer make that does as well
@@ -90,9 +93,23 @@ def _database(where: str) -> BaseStorage:
         Path(rest.removeprefix("/")).parent.mkdir(parents=True, exist_ok=True)
         options = {"connect_args": {"timeout": PATIENCE}}
     try:
-        return RDBStorage(where, engine_kwargs=options)
+        return _tables_made(partial(RDBStorage, where, engine_kwargs=options))
     except ValueError as error:  # Optuna's word for a URL that SQLAlchemy does not read
         raise ValueError(f"storage should be {_KINDS}; {without_password(where)!r}: {error}") from None
+
+
+def _tables_made(connect: Callable[[], BaseStorage]) -> BaseStorage:
+    """Connect; again where another worker made the same tables at the same moment."""
+    from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+
+    for _ in range(TRIES):
+        try:
+            return connect()
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                raise
+            time.sleep(0.2)
+    return connect()
 
 
 def _journal(where: str) -> BaseStorage:
