@@ -46,8 +46,9 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if list(blocks(p, "python"))], ids=lambda p: p.stem)
-def test_python_blocks_run(page):
-    """In order, as one program."""
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """In order, as one program; what it saves is not left in the clone."""
+    monkeypatch.chdir(tmp_path)
     namespace = {"__name__": page.stem}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), namespace)
