@@ -114,6 +114,7 @@ def _gather(claims: dict[Any, tuple[RunSpec, Claim]], folder: Path) -> int:
             result = future.result()
         except Exception as error:  # a worker lost again and again, or one without this package
             result = spec.result(status="failed", error=describe(error))
+        future.release()  # or the scheduler has it done again should its worker be lost
         write_result(result, folder)
         claim.drop()
     return len(ended)

@@ -48,7 +48,8 @@ def _other_seeds(result: Mapping[str, Any], folder: Path) -> list[Mapping[str, A
         return [found.get(key) for key in _SAME] + [settings]
 
     found = {result["seed"]: result}
-    for path in sorted(folder.absolute().parent.glob(f"*/{RUNS}/*.json")):
+    name = result["id"].rpartition("-s")[0]  # a result of other words is another run, whatever is in it
+    for path in sorted(folder.absolute().parent.glob(f"*/{RUNS}/{name}-s*.json")):
         try:
             other = read_result(path)
         except (ValueError, OSError) as error:

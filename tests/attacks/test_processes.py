@@ -110,7 +110,7 @@ def problem(tmp_path):
 
 def outcome(folder):
     (path,) = (folder / "runs").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"checkpoint.pt", "runs"}
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.pt", "model", "predictions", "runs"}
     return {key: value for key, value in read_result(path).items() if key in ("test", "dev", "steps")}
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mtlweights.problems.data import download
+from mtlweights.problems.data.sources import Source
 
 # the standard library leaves the socket of a broken answer to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -21,7 +22,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture
 def source(tmp_path, monkeypatch):
     """A file to be downloaded into an empty cache, from where the returned function says."""
-    monkeypatch.setitem(download.FILES, NAME, download.Source("repo/a.txt", SHA256))
+    monkeypatch.setitem(download.FILES, NAME, Source("repo/a.txt", SHA256))
     monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MTLWEIGHTS_DATA", raising=False)
     before = set(threading.enumerate())

@@ -74,8 +74,9 @@ def test_a_worker_that_is_killed_loses_its_run_to_another_and_no_other(tmp_path)
             until(lambda: log.exists() and log.read_text().count("end") >= 3)
             running = [line.split()[1] for line in log.read_text().splitlines() if line.startswith("begin")]
             victim = next(w for w in workers if str(w.pid) in running)
-            until(lambda: _busy(log, victim.pid))
             written.extend(path.stem for path in (tmp_path / "runs").glob("[!.]*.json"))
+            time.sleep(0.5)
+            until(lambda: _busy(log, victim.pid))
             os.kill(victim.pid, signal.SIGKILL)
 
         pool = partial(run_on_dask, scheduler=address)

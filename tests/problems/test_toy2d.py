@@ -117,15 +117,15 @@ def test_nash_takes_the_same_way_whatever_the_scale_of_a_loss():
 
 def test_training_takes_the_steps_of_adam_on_the_losses(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(toy, "STEPS", 30)
-    command = ["train", "toy:start=4,scale=0.5", "-s", "nash_mtl", "--epochs", "2", "--out", str(tmp_path)]
-    assert main(command) == 0
+    command = ["train", "toy:start=4,scale=0.5", "-s", "nash_mtl", "--epochs", "2"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
     assert "l1    value" in capsys.readouterr().out
-    (file,) = tmp_path.glob("runs/*.json")
+    (file,) = tmp_path.glob("out/runs/*.json")
     result = json.loads(file.read_text())
     expected = descend("nash_mtl", toy.STARTS[3], 1.0, 60)[-1]
     values = formula(expected) * [0.5, 1]
     assert [result["test"][task]["value"] for task in ("l1", "l2")] == pytest.approx(values, abs=1e-4)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=False)["model"]
+    state = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=False)["model"]
     np.testing.assert_allclose(state["encoder.x"], expected, atol=1e-5)
     assert list(state) == ["encoder.x"]
     assert result["tasks"]["l1"]["higher_is_better"] == {"value": False}

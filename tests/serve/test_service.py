@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,10 +61,10 @@ def ask(port, body, path="/predict", method="POST", **headers):
     """Status, headers and parsed answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     content = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    connection.request(method, path, content, {"Content-Type": "application/json", **headers})
-    answer = connection.getresponse()
-    found = answer.read()
-    connection.close()
+    with closing(connection):
+        connection.request(method, path, content, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        found = answer.read()
     kind = answer.getheader("Content-Type") or ""
     return answer.status, answer.headers, json.loads(found) if "json" in kind else found.decode()
 
