@@ -9,6 +9,7 @@ from typing import Any
 
 from ..problems import scales
 from .claims import KEPT, standing
+from .front import SEEDS, front_arms
 from .planning import Plan, prepare
 from .results import RUNS, read_result
 from .runspec import RunSpec
@@ -40,6 +41,8 @@ def foresee(
         time = f", {_span(todo * rate / jobs)} at {rate:.1f} s a run" if rate and todo else ""
         after = f" ({unknown} of them once their trials are known)" if unknown else ""
         lines.append(f"{name}: {len(runs) + unknown} runs, {todo} to do{after}{time}")
+    if not total and not unmeasured:
+        return [*lines, "nothing to do"]
     if not total:
         return [*lines, "no run has been measured yet"]
     rest = "; a line without a time: nothing of it was measured yet" if unmeasured else ""
@@ -50,13 +53,16 @@ def _runs(plan: Plan, name: str, folder: Path) -> tuple[list[RunSpec], int]:
     """The runs on a problem, each once, and how many more follow from trials that are missing."""
     runs, unknown = [run for run in plan.runs if run.problem == name], 0
     for arm in plan.by_problem().get(name, ()):
+        swept = plan.front[name] if arm.name == "equal" and arm.only is None else ()
         trials = arm.trials if len(arm.trials) > 1 else ()
         scores = {run.id: _result(run, folder) for run in trials}
         runs += trials
         if None in scores.values():
-            unknown += len(arm.seeds)
+            unknown += len(arm.seeds) + len(swept) * len(arm.seeds[:SEEDS])
         else:
-            runs += arm.finals(choose(arm, {key: r for key, r in scores.items() if r}).chosen)
+            choice = choose(arm, {key: r for key, r in scores.items() if r})
+            runs += arm.finals(choice.chosen)
+            runs += [run for point in front_arms([arm], [choice], swept) for run in point.finals(0)]
     return list({run.id: run for run in runs}.values()), unknown
 
 

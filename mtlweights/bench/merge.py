@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from .costs import keep_costs, read_costs
 from .predictions import PREDICTIONS
 from .protocol import read_protocol, settle
 from .results import RUNS, read_results, runs_folder, write_result
@@ -61,6 +62,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> list[dict[str, Any]
     for protocol in list(settled.values())[:1]:
         settle(protocol, path)
     keep([choice for source in sources for choice in read_choices(source)], path)
+    keep_costs({key: cost for source in sources for key, cost in read_costs(source).items()}, path)
     return [result for _, result in found.values()]
 
 

@@ -13,6 +13,7 @@ from ..strategies.making import keywords
 from ..train.settings import resolve_device
 from .budget import Arm, arms_of, budget_of
 from .code import library
+from .front import front_specs
 from .merge import in_shard
 from .run import code_of, make_balancer
 from .runspec import RunSpec
@@ -25,6 +26,7 @@ class Plan:
 
     runs: list[RunSpec]
     arms: list[Arm]
+    front: Mapping[str, tuple[str, ...]]  #: problem -> specs of the static weights of its reference front
 
     def by_problem(self) -> dict[str, list[Arm]]:
         """The arms of each problem that has a budget."""
@@ -48,6 +50,7 @@ def prepare(
     """
     runs: list[RunSpec] = []
     arms: list[Arm] = []
+    front: dict[str, tuple[str, ...]] = {}
     for name in suite.problems:
         problem = problems.load(name)
         notes += [f"{name}: {note}" for note in problem.notes]
@@ -66,16 +69,17 @@ def prepare(
         tasks = [task.name for task in problem.tasks]
         found = arms_of(name, tasks, suite.strategies, settings, budget_of(budget), suite.seeds)
         arms += [replace(arm, trials=tuple(map(known, arm.trials))) for arm in found]
+        front[name] = front_specs(len(tasks), suite.front)
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     runs = [run for run in runs if in_shard(run.id, shard)]
     arms = [arm for arm in arms if in_shard(f"{arm.problem} {arm.name} {arm.only}", shard)]
-    return Plan(sorted(runs, key=lambda run: order[run.seed]), arms)
+    return Plan(sorted(runs, key=lambda run: order[run.seed]), arms, front)
 
 
 def _known(name: str, problem: Problem, suite: Suite) -> Any:
     """A function that adds to a run what its data and code are."""
     content = problems.digest(problem)
-    named = {parse_spec(strategy)[0]: strategy for strategy in ("equal", *suite.strategies)}
+    named = {parse_spec(strategy)[0]: strategy for strategy in ("equal", "fixed", *suite.strategies)}
     codes = {key: (code_of(spec), library(name, spec)) for key, spec in named.items()}
 
     def known(run: RunSpec) -> RunSpec:

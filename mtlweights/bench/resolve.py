@@ -54,7 +54,7 @@ def run_until_resolved(
             seeds = tuple(range(n, min(n + EACH, max_seeds)))
             if progress:
                 print(f"{name}: {n} seeds, unresolved: {', '.join(open_arms)}", file=sys.stderr)
-            more = replace(part, strategies=("equal", *open_arms), seeds=seeds)
+            more = replace(part, strategies=("equal", *open_arms), seeds=seeds, front=0)
             found += run_suite(more, folder, progress=progress, protocol=protocol, **options)
             n += len(seeds)
         out += found

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..files.escapes import visible
 from .claims import KEPT, standing
+from .front import front_arms
 from .planning import prepare
 from .pool import LIMIT, run_pool
 from .protocol import Protocol, settle
@@ -92,6 +93,8 @@ def run_suite(
         missing.run(trials, f"trials on {name}")
         scores = {run.id: read_result(path / RUNS / f"{run.id}.json") for run in trials}
         choices = [choose(arm, scores) for arm in arms]
+        swept = front_arms(arms, choices, plan.front[name])
+        arms, choices = [*arms, *swept], [*choices, *(choose(arm, {}) for arm in swept)]
         keep(choices, path)
         finals = [run for arm, own in zip(arms, choices, strict=True) for run in arm.finals(own.chosen)]
         missing.run(finals, f"runs on {name}")

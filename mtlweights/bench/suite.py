@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..specs import nearest
 from ..train import Settings
 from . import budget as budgets
+from .front import MOST
 from .runspec import RunSpec, problem_key, spec_key
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ class Suite:
     worth: Mapping[str, float] = field(default_factory=dict)  #: spec -> smallest difference that matters
     budget: str | None = None
     budgets: Mapping[str, str] = field(default_factory=dict)  #: spec -> its own budget
+    front: int = 0  #: points of the reference front of static weights, on every problem under a budget
 
     def __post_init__(self) -> None:
+        if isinstance(self.front, bool) or not (isinstance(self.front, int) and 0 <= self.front <= MOST):
+            raise ValueError(f"front should be a number of points from 0 to {MOST}, found {self.front!r}.")
         lists = (("problem", self.problems, problem_key), ("strategy", self.strategies, spec_key))
         for what, specs, key_of in lists:
             seen: dict[str, str] = {}

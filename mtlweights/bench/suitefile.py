@@ -9,6 +9,7 @@
     seeds: 3                        # that many, from 0; or a list
     budget: tuned8                  # instead: trials and fresh seeds of every arm, see `budget.BUDGETS`
     settings: {batch_size: 32}      # of train.Settings, for every problem
+    front: 9                        # under a budget: points of a front of static weights
     worth: 0.5                      # Δm points that matter; or a mapping from spec to points
 """
 
@@ -30,7 +31,7 @@ from .runspec import SINGLE
 from .suite import MOST_SEEDS, Suite, check_settings
 from .yamlfile import Located, read_yaml
 
-KEYS = ("problems", "strategies", "seeds", "budget", "settings", "worth")
+KEYS = ("problems", "strategies", "seeds", "budget", "front", "settings", "worth")
 
 
 def load_suite(path: str | Path | None = None) -> Suite:
@@ -63,9 +64,12 @@ def load_suite(path: str | Path | None = None) -> Suite:
     own = {spec: _budget(node) for spec, node in _own_budgets(by_name["problems"])}
     budget = _budget(by_name["budget"]) if "budget" in by_name else None
     try:
-        suite = Suite(Path(path).stem, problems, arms, seeds, settings, worth, budgets=own)
+        front = by_name["front"].plain() if "front" in by_name else 0
+        suite = Suite(Path(path).stem, problems, arms, seeds, settings, worth, budgets=own, front=front)
         if own and budget is None:
             raise ValueError("a problem has a budget of its own: give the suite one too.")
+        if front and budget is None:
+            raise ValueError("a front is drawn under a budget: give the suite one, as in budget: default.")
         if budget is not None:
             suite = suite.under(budget)
         return replace(suite, seeds=seeds) if "seeds" in by_name else suite

@@ -109,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, print the table, write the page; 1 if a run failed."""
     from ..bench import run_suite, run_until_resolved
+    from ..bench.costs import measure_costs
     from ..bench.foresee import foresee
     from ..bench.merge import read_shard
     from ..bench.schedule import jobs_of
@@ -128,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
         results = run_until_resolved(suite, folder, max_seeds=args.max_seeds, **how)
     else:
         results = run_suite(suite, folder, **how)
-    show(labelled(results, read_choices(folder)), folder)
+    choices = read_choices(folder)
+    measure_costs(choices, folder)
+    show(labelled(results, choices), folder)
     failed = sum(result["status"] != "ok" for result in results)
     if failed:
         print(f"{failed} of {len(results)} runs failed; the same command tries them again", file=sys.stderr)

@@ -48,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
 def show(results: list[Any], folder: Path) -> None:
     """Print the tables of the results, write their page into ``folder`` and say where it is."""
     from ..bench import read_protocol
+    from ..bench.costs import read_costs
     from ..bench.report import read_study, text_tables, write_page
     from ..bench.selection import read_choices
 
     protocol, study, choices = read_protocol(folder), read_study(folder), read_choices(folder)
     if results:
         print(text_tables(results, protocol, choices))
-    page = write_page(results, folder / "page.html", protocol=protocol, study=study, choices=choices)
+    more: dict[str, Any] = {"protocol": protocol, "study": study, "choices": choices, "costs": read_costs(folder)}
+    page = write_page(results, folder / "page.html", **more)
     print(f"\npage: {page}")

@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("page")
     names = {"breast_cancer": {}, "breast_cancer@radius*100": {}}
-    suite = replace(Suite("s", names, ("uw", "cagrad"), (0,), {}).under("tuned8"), seeds=(0, 1, 2))
+    suite = replace(Suite("s", names, ("uw", "cagrad"), (0,), {}, front=4).under("tuned8"), seeds=(0, 1, 2))
     patch = pytest.MonkeyPatch()
 
     def run_pool(specs, folder, **_):

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..claims import diverged
+from ..front import is_front
 from ..protocol import Protocol
 from ..runspec import SINGLE, problem_key
 from ..selection import Choice
@@ -67,6 +68,7 @@ class Comparison:
     worth: float  #: the smallest difference that matters, Δm points
     findings: list[Finding]
     scores: Scores  #: arm -> task -> seed -> score on the first metric, + is better
+    front: Scores  #: the same of static weights that are no arms: shown, not judged
     choices: list[Choice]  #: what the arms chose, under a budget
     test_halves: dict[tuple[str, str], float]  #: see `testset.halves`
 
@@ -171,6 +173,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 def _comparison(
     problem: str, data: str, results: list[Result], protocol: Protocol, choices: Sequence[Choice]
 ) -> Comparison:
+    swept = [result for result in results if is_front(arm_of(result))]
+    results = [result for result in results if not is_front(arm_of(result))]
     columns = _columns(results)
     arms = sorted(dict.fromkeys(map(arm_of, results)), key=_place)
     rows = [_row(arm, results, columns) for arm in arms]
@@ -179,11 +183,14 @@ def _comparison(
     scores = _scores(results, arms, columns)
     judged = findings(problem, scores, protocol)
     worth, budget = protocol.worth_of(problem), settings.get("budget")
+    front = _scores(swept, list(dict.fromkeys(map(arm_of, swept))), columns)
     own = [c for c in choices if c.budget == budget and problem_key(c.problem) == problem_key(problem)]
+    own = [c for c in own if not is_front(c.arm)]
     by_arm = {arm: [result for result in results if arm_of(result) == arm] for arm in arms}
     signs = {column.task: 1 if column.higher_is_better else -1 for column in columns if column.primary}
     halves = testset.halves(by_arm, signs, references(arms))
-    return Comparison(problem, settings, seeds, columns, rows, results, worth, judged, scores, own, halves)
+    found = (problem, settings, seeds, columns, rows, results, worth, judged, scores, front, own, halves)
+    return Comparison(*found)
 
 
 def _columns(results: list[Result]) -> list[Column]:

@@ -11,11 +11,15 @@ from typing import Any
 
 from ...files.atomic import write
 from ...files.escapes import visible
+from ..costs import Costs
 from ..protocol import Protocol
 from ..selection import Choice
+from .across import across_problems
 from .chosen import chosen_grid, tuning_curves
 from .comparison import Comparison, Result, arm_of, compare
+from .costs import cost_figure, cost_grid, costs_of
 from .figures import validation_curves, weight_trajectories
+from .front import against_front
 from .panels import exposure, pairwise, stress, trade_off
 from .parts import write_parts
 from .proof import proof_of
@@ -32,6 +36,7 @@ def write_page(
     protocol: Protocol | None = None,
     study: Record | None = None,
     choices: Sequence[Choice] = (),
+    costs: Costs | None = None,
 ) -> Path:
     """Write the page and return its path; with ``study``, a study's record, that comes first.
 
@@ -44,12 +49,13 @@ def write_page(
     path = Path(path)
     results = list(results)
     comparisons = compare(results, protocol, choices) if results or study is None else []
-    sections = [_section(i, comparison, comparisons) for i, comparison in enumerate(comparisons)]
-    text = visible(render(results, title, sections, study, proof_of(path.parent)))
+    sections = [_section(i, comparison, comparisons, costs or {}) for i, comparison in enumerate(comparisons)]
+    across = across_problems(comparisons)
+    text = visible(render(results, title, sections, across, study, proof_of(path.parent)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
-        write_parts(sections, path.parent)
+        write_parts([*sections, *across], path.parent)
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
     return path
@@ -59,6 +65,7 @@ def render(
     results: list[Result],
     heading: str,
     sections: list[dict[str, Any]],
+    across: list[dict[str, Any]],
     study: Record | None,
     proof: Mapping[str, Any] | None,
 ) -> str:
@@ -80,6 +87,7 @@ def render(
         heading=heading,
         study=study and section(study),
         sections=sections,
+        across=across,
         proof=proof,
         counts=_counts(results),
         failed=[result for result in results if result["status"] != "ok"],
@@ -89,16 +97,18 @@ def render(
     )
 
 
-def _section(number: int, comparison: Comparison, among: list[Comparison]) -> dict[str, Any]:
-    arms = [row.arm for row in comparison.rows]
+def _section(number: int, comparison: Comparison, among: list[Comparison], costs: Costs) -> dict[str, Any]:
+    arms, own = [row.arm for row in comparison.rows], costs_of(comparison, costs)
+    more = (cost_grid(comparison, own), *_more_grids(comparison, among))
     weights = weight_trajectories(comparison)
     return {
         "id": f"problem-{number + 1}",
         "title": title(comparison, among),
         "summary": summary(comparison),
         "figure": verdict_figure(comparison),
-        "grids": [*grids(comparison), *_more_grids(comparison, among)],
+        "grids": [*grids(comparison), *(grid for grid in more if grid is not None)],
         "trade_off": trade_off(comparison),
+        "cost": cost_figure(comparison, own),
         "tuning": tuning_curves(comparison.choices),
         "curves": validation_curves(comparison),
         "weights": weights,
@@ -111,9 +121,9 @@ def _section(number: int, comparison: Comparison, among: list[Comparison]) -> di
     }
 
 
-def _more_grids(comparison: Comparison, among: list[Comparison]) -> list[Grid]:
-    found = (stress(comparison, among), pairwise(comparison), chosen_grid(comparison.choices))
-    return [grid for grid in (*found, exposure(comparison)) if grid is not None]
+def _more_grids(comparison: Comparison, among: list[Comparison]) -> list[Grid | None]:
+    found = [against_front(comparison), stress(comparison, among), pairwise(comparison)]
+    return [*found, chosen_grid(comparison.choices), exposure(comparison)]
 
 
 def _counts(results: list[Result]) -> dict[str, Any]:

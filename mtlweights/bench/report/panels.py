@@ -11,6 +11,7 @@ from ...problems import scales
 from ..runspec import SINGLE
 from .comparison import Comparison
 from .drawing import ACCENT, GRID, MUTED, TEXT, clipped, drawing
+from .front import Points, changes, means
 from .inference import DELTA, judged_by
 from .table import Cell, Grid
 from .verdict_figure import COLOURS
@@ -18,16 +19,14 @@ from .verdict_figure import COLOURS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Points = dict[str, list[tuple[float, ...]]]  #: arm -> per seed the change on each task
-
 
 def trade_off(comparison: Comparison) -> str:
     """SVG: every arm's change on each task against single-task training, in per cent.
 
-    Two tasks: a plane, each seed a small point, its arm's mean a large one; static weights, where several are
-    among the arms, are joined by a line. More: parallel coordinates, a line per arm. Empty without numbers.
+    Two tasks: a plane, each seed a small point, its arm's mean a large one; static weights, where several
+    were run, are joined by a line. More: parallel coordinates, a line per arm. Empty without numbers.
     """
-    points = _points(comparison)
+    points = changes(comparison, comparison.scores)
     if not points or len(comparison.tasks) < 2:
         return ""
     flat = len(comparison.tasks) == 2
@@ -36,27 +35,6 @@ def trade_off(comparison: Comparison) -> str:
         axes = figure.get_axes()[0]
         (_plane if flat else _parallel)(axes, comparison, points)
     return svg[0]
-
-
-def _points(comparison: Comparison) -> Points:
-    tasks, found = comparison.tasks, {}
-    base = {task: list(own.values()) for task, own in comparison.scores.get(SINGLE, {}).items()}
-    if not all(base.get(task) and fmean(base[task]) for task in tasks):
-        return {}
-    mean = {task: fmean(base[task]) for task in tasks}
-    for arm, by_task in comparison.scores.items():
-        if arm == SINGLE or not all(task in by_task for task in tasks):
-            continue
-        seeds = sorted(set.intersection(*(set(by_task[task]) for task in tasks))) if tasks else []
-        found[arm] = [
-            tuple(100 * (by_task[task][seed] - mean[task]) / abs(mean[task]) for task in tasks)
-            for seed in seeds
-        ]
-    return {arm: values for arm, values in found.items() if values}
-
-
-def _means(points: Points) -> dict[str, tuple[float, ...]]:
-    return {arm: tuple(map(fmean, zip(*values, strict=True))) for arm, values in points.items()}
 
 
 def _colour(comparison: Comparison, arm: str) -> str:
@@ -68,15 +46,16 @@ def _colour(comparison: Comparison, arm: str) -> str:
 def _plane(axes: Axes, comparison: Comparison, points: Points) -> None:
     axes.axhline(0, color=MUTED, linewidth=0.7)
     axes.axvline(0, color=MUTED, linewidth=0.7)
-    means = _means(points)
-    static = sorted(means[arm] for arm in means if arm.split(":")[0] in ("fixed", "equal"))
+    centres = means(points)
+    known = sorted(centres[arm] for arm in centres if arm.split(":")[0] in ("fixed", "equal"))
+    static = list(means(changes(comparison, comparison.front)).values()) or known
     if len(static) > 2:
-        axes.plot(*zip(*static, strict=True), color=GRID, linewidth=2.5, zorder=1)
+        axes.plot(*zip(*static, strict=True), "-s", color=GRID, linewidth=2.5, markersize=3, zorder=1)
     for arm, values in points.items():
         colour = _colour(comparison, arm)
         axes.plot(*zip(*values, strict=True), ".", color=colour, alpha=0.35, markersize=3)
-        axes.plot(*means[arm], "o", color=colour, markersize=5)
-        place: Any = means[arm]
+        axes.plot(*centres[arm], "o", color=colour, markersize=5)
+        place: Any = centres[arm]
         axes.annotate(clipped(arm), place, (4, 3), textcoords="offset points", fontsize=7, color=TEXT)
     first, second = map(clipped, comparison.tasks)
     axes.set_xlabel(f"{first}: change against single-task training, %")
@@ -86,7 +65,9 @@ def _plane(axes: Axes, comparison: Comparison, points: Points) -> None:
 def _parallel(axes: Axes, comparison: Comparison, points: Points) -> None:
     places = range(len(comparison.tasks))
     axes.axhline(0, color=MUTED, linewidth=0.7)
-    for arm, mean in _means(points).items():
+    for mean in means(changes(comparison, comparison.front)).values():
+        axes.plot(places, mean, color=GRID, linewidth=1.6, zorder=1)
+    for arm, mean in means(points).items():
         axes.plot(places, mean, "-o", color=_colour(comparison, arm), linewidth=1.2, markersize=3)
         axes.annotate(clipped(arm), (places[-1], mean[-1]), (5, -2), textcoords="offset points", fontsize=7)
     axes.xaxis.set_ticks(list(places), [clipped(task) for task in comparison.tasks], rotation=20, ha="right")
@@ -95,7 +76,7 @@ def _parallel(axes: Axes, comparison: Comparison, points: Points) -> None:
 
 def pairwise(comparison: Comparison) -> Grid | None:
     """In how many of the seeds they share each arm has a higher mean change than each other one."""
-    points = _points(comparison)
+    points = changes(comparison, comparison.scores)
     if len(points) < 2:
         return None
     totals = {arm: _by_seed(comparison, arm) for arm in points}

@@ -38,9 +38,13 @@ def write_parts(sections: Sequence[Mapping[str, Any]], folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
     for section in sections:
         start = f"{section['id']}-{slug(section['title'])}"
-        figures = {"verdicts": section["figure"], "trade-off": section["trade_off"]}
+        figures = {
+            "verdicts": section["figure"],
+            "trade-off": section.get("trade_off"),
+            "cost": section.get("cost"),
+        }
         for kind in ("tuning", "curves", "weights"):
-            figures |= {f"{kind}-{slug(arm)}": svg for arm, svg in section[kind].items()}
+            figures |= {f"{kind}-{slug(arm)}": svg for arm, svg in section.get(kind, {}).items()}
         for name, svg in figures.items():
             if svg:
                 _write(folder / FIGURES / f"{start}-{name}.svg", _standalone(svg))

@@ -26,8 +26,8 @@ ROUNDS = 6  #: interleaved steps of each; the first two warm up
 class Cost:
     """Ratios to plain training, by interleaved steps on the same batches; once per model and strategy."""
 
-    def __init__(self, problem: Callable[[str], Problem]) -> None:
-        self.problem = problem
+    def __init__(self, problem: Callable[[str], Problem], rounds: int = ROUNDS) -> None:
+        self.problem, self.rounds = problem, rounds
         self._known: dict[tuple[Any, ...], dict[str, float]] = {}
 
     def ratio(self, spec: RunSpec, what: str) -> float:
@@ -44,7 +44,7 @@ class Cost:
         batches = training(problem, spec.settings.batch_size, 1, torch.Generator().manual_seed(0))
         steps = [_stepper(which, problem, device) for which in (spec, plain)]
         found: tuple[list[dict[str, float]], ...] = ([], [])
-        for batch in itertools.islice(itertools.cycle(batches), ROUNDS):
+        for batch in itertools.islice(itertools.cycle(batches), self.rounds):
             for kept, step in zip(found, steps, strict=True):
                 kept.append(step(batch))
         ours, theirs = (

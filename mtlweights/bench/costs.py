@@ -1,0 +1,89 @@
+"""What a step of every arm costs beside equal weights: measured apart from the runs, one arm at a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic, schemas
+from ..files.escapes import visible
+from .front import is_front
+from .selection import Choice
+
+FILE = "costs.json"
+ROUNDS = 24  #: interleaved steps of the arm and of equal weights, the first two to warm up
+_COST = {"time": schemas.NUMBER, "memory": schemas.NUMBER}
+
+Costs = dict[str, dict[str, float]]  #: id of the chosen trial -> ratios to a step of equal weights
+
+
+def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int = ROUNDS) -> Costs:
+    """Measure the arms whose costs a results folder lacks, keep them there, and return all.
+
+    Each is the median step of the arm over that of equal weights on the same batches, interleaved, so that
+    what else the machine does meets both. An arm that cannot be measured is said, and left out.
+
+    Raises:
+        ValueError: the file is there and holds no costs.
+        OSError: the folder cannot be written.
+    """
+    from .. import problems
+    from ..problems import Problem
+    from ..train import Settings
+    from .runspec import RunSpec
+    from .tune.cost import Cost
+    from .tune.space import EQUAL
+
+    loaded: dict[str, Problem] = {}
+
+    def load(spec: str) -> Problem:
+        if spec not in loaded:
+            loaded.clear()  # one at a time: they may be large
+            loaded[spec] = problems.load(spec)
+        return loaded[spec]
+
+    known, cost = read_costs(folder), Cost(load, rounds)
+    for choice in choices:
+        trial = choice.trials[choice.chosen]
+        if choice.only is not None or choice.arm == EQUAL or is_front(choice.arm) or trial["id"] in known:
+            continue
+        spec = RunSpec(choice.problem, trial["strategy"], None, Settings(**trial["settings"], seed=0))
+        try:
+            known[trial["id"]] = {what: cost.ratio(spec, what) for what in ("time", "memory")}
+        except Exception as error:  # whatever a strategy of the user's own raises: its runs say the same
+            reason = f"{type(error).__name__}: {error}"
+            print(visible(f"no cost of {choice.arm} on {choice.problem}: {reason}"), file=sys.stderr)
+            continue
+        keep_costs(known, folder)
+    return known
+
+
+def keep_costs(costs: Mapping[str, Mapping[str, float]], folder: str | Path) -> None:
+    """Write them into a results folder; nothing where there are none.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if costs:
+        atomic.write(Path(folder) / FILE, json.dumps(costs, indent=1, sort_keys=True) + "\n")
+
+
+def read_costs(folder: str | Path) -> Costs:
+    """What was measured for a results folder, nothing if nothing was.
+
+    Raises:
+        ValueError: the file is there and holds no costs.
+    """
+    path = Path(folder) / FILE
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        schemas.check(content, schemas.Each(_COST), "the file")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        reason = visible(str(getattr(error, "strerror", None) or error))
+        raise ValueError(f"{path} holds no costs of a bench: {reason}; delete it to measure anew.") from None
+    return {str(key): dict(cost) for key, cost in content.items()}
