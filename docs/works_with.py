@@ -147,6 +147,8 @@ FEW = {
     "Lightning, two processes (DDP)": "lightning::two_processes_equal_one",
     "Lightning, `ckpt_path`": "lightning::ckpt_path_resumes_bit_for_bit",
     "Lightning in bf16": "lightning::bf16",
+    "parameter groups, two processes (DDP, FSDP2)": "groups::two_processes_equal_one",
+    "parameter groups, resumed, and in windows": "groups::it_goes_on_from_a_checkpoint_and_in_windows",
     "DDP's options, 20 steps": ("ranks_variants::twenty_steps_equal_one_process_and_ranks_are_bit_identical"),
     "DDP: one collective per step": "ranks_variants::one_collective_per_step",
     "process groups: pairs, alone, HSDP, shards over some": (

@@ -20,6 +20,7 @@ from .calls import check_closure, check_features, check_gradient, read_losses, r
 from .explain import explain
 from .options import Options
 from .state import closures, optimizer_state
+from .state.finished import Finished
 from .state.optimizer_steps import OptimizerSteps
 from .state.reminders import Reminders
 from .state.saved_state import check_saved
@@ -28,6 +29,7 @@ from .state.window import Window, merge
 from .step import line_search
 from .step.engine import Engine
 from .step.features import Representation
+from .step.groups import Grouped, Groups
 from .step.measure import Measure
 from .step.validation_rows import Validation
 from .step.weights import Weigher
@@ -76,6 +78,12 @@ class Balancer:
             and weighted once, as one big batch; T backward passes for every strategy.
         accumulation_steps: Micro-batches per optimizer step, for ``"window"`` in a plain loop; under
             Accelerate and DDP's ``no_sync`` the end of a window is read from them.
+        groups: Parameter groups, each with a Gramian and a state of a Gramian strategy of its own:
+            ``"layer"`` (the modules that own parameters), modules or parameters (a group each; of a
+            parameter in several the first counts), or a function of a parameter's name (its group's name, or
+            whether it is one). What is in none is one more group. ``weights`` are then means over the
+            groups, also those of weighted heads, and ``metrics()`` has each group's. Needs ``model``, and
+            measures all that is shared.
         process_group: The processes that train this model together; by default those of the DDP wrapper given
             as ``model``, else all. Where every process trains a model of its own, a group of that process
             alone, ``torch.distributed.new_group([rank])`` (called for all, on every rank).
@@ -106,11 +114,14 @@ class Balancer:
         accumulation_steps: int | None = None,
         process_group: torch.distributed.ProcessGroup | None = None,
         weight_lr: float | None = None,
+        groups: Any = None,
         seed: int = 0,
         **hyperparameters: Any,
     ) -> None:
         self.tasks = task_names(tasks)
         self.strategy = make_strategy(strategy, len(self.tasks), hyperparameters, keywords(type(self)))
+        self.model, shared = check_model(model), check_shared(shared)
+        apart = None if groups is None else Groups(groups, self.model)
         self.options = Options(
             gradients,
             heads,
@@ -121,23 +132,28 @@ class Balancer:
             accumulation_steps,
             self.strategy.weight_lr if weight_lr is None else weight_lr,
             seed,
+            None if apart is None else apart.names,
         )
         self.options.check(self.strategy)
         self.options.check_features(features)
-        shared = check_shared(shared)
-        self.model = check_model(model)
+        self.options.check_shared(shared)
         bind(self.strategy, self)
         self.strategy.seed = int(seed)
-        self._state = State(self.strategy, self.options.weight_lr)
+        self._state = State(
+            self.strategy if apart is None else Grouped(self.strategy, len(apart.names)),
+            self.options.weight_lr,
+            None if apart is None else len(apart.names),
+        )
         self._sharing = Sharing(self.tasks, self.model, shared)
         self._state.rows.gone = self._sharing.record.gone
+        self._finished = Finished(self._sharing)
         self._ranks = Ranks(process_group, model)
         batches, window = self.strategy.batches, None
         if accumulation == "window" or batches > 1:
             window = Window(accumulation_steps, model, batches, len(self.tasks))
         self._validation = Validation(self.strategy, self._sharing, self._ranks)
         self._representation = Representation(features)
-        weigher = Weigher(self.strategy, self._state, self.options, self.tasks)
+        weigher = Weigher(self.strategy, self._state, self.options, self.tasks, apart)
         self._steps = OptimizerSteps(self._state, window)
         parts = (weigher, self._sharing, self._ranks, window)
         measure = Measure(*parts, self._validation, self._representation)
@@ -165,7 +181,8 @@ class Balancer:
         Raises:
             ValueError: an unknown task, no task, a loss that is not a floating-point scalar, none with a
                 gradient, a count that is not a number of items, ``features`` without a graph or of no use,
-                nothing that tells the end of an accumulation window, DDP's ``join()``: nothing was touched.
+                nothing that tells the end of an accumulation window, DDP's ``join()``, finished tasks alone:
+                nothing was touched.
                 Here or in the backward: a negative loss under a strategy of ``positive_losses``.
         """
         if torch.compiler.is_compiling():  # in a forward that is compiled: a graph break
@@ -183,6 +200,7 @@ class Balancer:
             plain = found.plain_sum()
             self._reminders.evaluating(plain)
             return plain
+        found = self._finished.without(found, self._engine.one_pass and self._ranks.number == 1)
         found.check_moves("loss")
         self._ranks.check_join()
         if features is not None:
@@ -240,7 +258,7 @@ class Balancer:
         self._steps.resolve()
         self._reminders.epoch_ended(validation is not None)
         if "end_epoch" in self.hooks:
-            self.strategy.end_epoch(self._state.mean_losses(), scores)
+            self._state.strategy.end_epoch(self._state.mean_losses(), scores)
 
     def after_step(self, closure: Closure | Parts, counts: Mapping[str, Any] | None = None) -> None:
         """Give the strategy the same batch's losses after the optimizer step, if it wants them.
@@ -268,6 +286,27 @@ class Balancer:
         if found.present:
             self._engine.after_step(found)
 
+    def finish(self, task: str) -> None:
+        """A task is done: from now on its loss is left out, its head is frozen, and the others go on.
+
+        Frozen are the parameters that no other task has reached so far (``requires_grad`` is off, ``.grad``
+        None); a loss-based strategy finds them in the next call that still has the task's loss, and on
+        several processes leaves it at their having no gradient. To the strategy the task is one missing from
+        every batch. Call it between two steps, under DDP on every rank, where a loss-based strategy needs
+        ``find_unused_parameters=True``. It is part of ``state_dict()``, and loading freezes again.
+
+        Raises:
+            ValueError: an unknown task, the last one that is left, or a model under FSDP2.
+        """
+        self._steps.resolve()
+        self._finished.add(task)
+        self._steps.forget()
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """The tasks that are done."""
+        return tuple(self._finished.names)
+
     @property
     def hooks(self) -> frozenset[str]:
         """Which of ``end_epoch``, ``after_step`` and ``validate`` do anything with this strategy."""
@@ -289,7 +328,7 @@ class Balancer:
             self._validation.give(partial(self._validation_losses, closure))
 
     def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
-        found = read_losses(self.tasks, closure(), None)
+        found = self._finished.without(read_losses(self.tasks, closure(), None))
         found.check_moves("validation loss")
         return found.present, found.values
 
@@ -304,24 +343,31 @@ class Balancer:
 
     def explain(self) -> str:
         """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
-        return explain(self.tasks, self._engine)
+        return explain(self.tasks, self._engine, self.finished)
 
     def state_dict(self) -> dict[str, Any]:
         """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
         self._steps.resolve()
-        state = self._state.state_dict()
-        return {"tasks": list(self.tasks), "reach": self._sharing.state_dict(), **state}
+        return self._with_names(self._sharing.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave.
 
         Raises:
-            ValueError: the state is of other tasks or of another strategy, or is none; nothing was loaded.
+            ValueError: the state is of other tasks, another strategy or other parameter groups, or is none;
+                nothing was loaded.
         """
-        own = {"tasks": list(self.tasks), "reach": {}, **self._state.state_dict()}
-        check_saved(state, own, self.strategy)
+        state = {"finished": [], **state} if isinstance(state, Mapping) else state  # of before there was any
+        check_saved(state, self._with_names({}), self.strategy)
         self._state.load_state_dict(dict(state))
         self._sharing.load_state_dict(state["reach"])
+        self._finished.load(state["finished"])
+
+    def _with_names(self, reach: dict[str, list[int]]) -> dict[str, Any]:
+        """The state, and the names that it goes by."""
+        groups = {} if self.options.groups is None else {"groups": list(self.options.groups)}
+        names = {"tasks": list(self.tasks), **groups, "finished": list(self.finished)}
+        return {**names, "reach": reach, **self._state.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy has no step in flight."""

@@ -13,13 +13,14 @@ from .step.engine import Engine
 MATRIX, FORMED, STATE = 1.4, 1, 3
 
 
-def explain(tasks: Sequence[str], engine: Engine) -> str:
+def explain(tasks: Sequence[str], engine: Engine, finished: Sequence[str] = ()) -> str:
     """Several lines: the strategy, passes per step, what is shared, each task's own, memory."""
     strategy, sharing = engine.weigher.strategy, engine.sharing
     every, plain = engine.weigher.options.every, engine.weigher.plain_heads
     rows = not isinstance(strategy, LossStrategy)
     kind = "losses" if not rows else "Jacobian" if isinstance(strategy, JacobianStrategy) else "Gramian"
     lines = [f"{type(strategy).__name__} on {len(tasks)} tasks ({', '.join(tasks)}), from their {kind}."]
+    lines += [f"Finished: {', '.join(finished)}."] if finished else []
     if engine.one_pass:
         return "\n".join([*lines, "One backward pass per step; no memory beyond plain training."])
     each = "one backward pass per task"
@@ -49,6 +50,10 @@ def explain(tasks: Sequence[str], engine: Engine) -> str:
             measured, counted = zip(*sharing.where, strict=True)
             lines.append(_line("Gradients measured on", range(len(measured)), measured, counted))
         lines += _memory(engine)
+    if engine.weigher.groups is not None:
+        groups = engine.weigher.groups
+        at = groups.columns(leaves, shared)
+        lines += [_line(f"Group {groups.names[k]}", columns, names, sizes) for k, columns in at.items()]
     heads = "their own plain gradient" if plain else "their task's weight"
     return "\n".join([*lines, f"Parameters of one task get {heads}."])
 

@@ -25,6 +25,7 @@ class Options:
     accumulation_steps: int | None
     weight_lr: float
     seed: int
+    groups: tuple[str, ...] | None = None  #: their names
 
     def check(self, strategy: Strategy) -> None:
         """Refuse values out of range, and those that do not go with the strategy or with each other.
@@ -34,7 +35,7 @@ class Options:
         """
         checks: tuple[Callable[[Options, Strategy], None], ...]
         checks = (_check_seed, _check_heads, _check_numbers, _check_normalise, _check_gradients)
-        for check in (*checks, _check_accumulation):
+        for check in (*checks, _check_accumulation, _check_groups):
             check(self, strategy)
 
     def check_features(self, features: object) -> None:
@@ -51,6 +52,15 @@ class Options:
             )
         if not isinstance(features, nn.Module):
             raise ValueError(f"features should be a module of the model, found {type(features).__name__}.")
+
+    def check_shared(self, shared: object) -> None:
+        """Where gradients are measured, ``"auto"`` or chosen.
+
+        Raises:
+            ValueError: it is chosen twice.
+        """
+        if self.groups is not None and not isinstance(shared, str):
+            raise ValueError("groups= measures all that is shared, each group apart: leave shared= out.")
 
 
 def _check_seed(options: Options, strategy: Strategy) -> None:
@@ -146,3 +156,21 @@ def _check_accumulation(options: Options, strategy: Strategy) -> None:
         raise ValueError(
             "every= saves nothing with accumulation='window', which needs all rows: use one of them."
         )
+
+
+def _check_groups(options: Options, strategy: Strategy) -> None:
+    if options.groups is None:
+        return
+    name, why = type(strategy).__name__, ""
+    if not isinstance(strategy, GramStrategy):
+        why = "looks at losses alone" if isinstance(strategy, LossStrategy) else "gives one direction for all"
+    elif "validate" in strategy.hooks():
+        why = "takes validation gradients"
+    elif any(True for _ in strategy.parameters()):
+        why = "learns one weight per task"
+    if why:
+        raise ValueError(f"groups= is for Gramian strategies with a Gramian per group; {name} {why}.")
+    if options.gradients == "features":
+        raise ValueError("groups= is about parameters, gradients='features' about none: use one of them.")
+    if options.every > 1:
+        raise ValueError("every= saves nothing with groups=, whose weights differ: use one of them.")

@@ -42,6 +42,9 @@ class Step:
     #: weights [n] of the shared parameters and of the heads; None: all 1
     per_row: tuple[Weights, Weights] = (None, None)
     gram: np.ndarray | None = None  #: [m, m], of the unscaled rows
+    by_group: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  #: weights [n] of parameter groups, NaN: none
     wide: bool = False  #: float32 is too short for the weighted rows' sum
     change: Change = field(default_factory=Change)
 
@@ -80,10 +83,16 @@ class Step:
         return {tasks[i]: w for i, w in zip(self.present, weights.detach().unbind(), strict=True)}
 
     def metrics(self, tasks: Sequence[str]) -> dict[str, Tensor]:
-        """``loss/a``, ``weight/a`` and, where there is a Gramian, ``norm/a`` and ``cos/a_b``, all []."""
+        """``loss/a``, ``weight/a`` and, where there is a Gramian, ``norm/a`` and ``cos/a_b``, all [].
+
+        With parameter groups also ``weight/a/group``.
+        """
         names = [tasks[i] for i in self.present]
         out = {f"loss/{n}": x for n, x in zip(names, self.losses.unbind(), strict=True)}
         out |= {f"weight/{n}": x for n, x in self.weights(tasks).items()}
+        for group, rows in self.by_group.items():
+            found = torch.from_numpy(rows.reshape(-1, len(names)).sum(0))
+            out |= {f"weight/{n}/{group}": x for n, x in zip(names, found, strict=True) if not x.isnan()}
         if self.gram is not None:
             gram = torch.from_numpy(self.gram)
             norms = gram.diagonal().sqrt()

@@ -116,7 +116,7 @@ def _after_epoch(
 ) -> None:
     """The last epoch's model is scored beside the best one's, which nothing is chosen by."""
     settings, best = spec.settings, history.best_epoch == len(history.rows)
-    ended = history.ended(settings.epochs, settings.patience)
+    ended = history.ended(settings, problem.tasks)
     if ended and not best:
         last |= _scores(problem, _outputs(spec, problem, model))
     if then is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,6 +99,13 @@ class HeldOut:
         """The collated batch of this step."""
         first, n = step * self.batch_size, len(self.examples)
         return self.problem.collate([self.examples[(first + k) % n] for k in range(self.batch_size)])
+
+
+def leave_out(batch: Any, tasks: Collection[str]) -> None:
+    """Take these tasks out of a collated batch."""
+    for name in tasks:
+        for part in ("targets", "counts"):
+            batch[part].pop(name, None)
 
 
 def labelled(problem: Problem, split: str) -> list[Any]:

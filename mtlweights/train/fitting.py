@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from . import checkpoint, sharding
+from . import batches, checkpoint, sharding
 from .history import History
 from .loop import Loop
-from .preparing import forward_kept, fresh_accelerate
+from .preparing import forward_kept, fresh_accelerate, training_kept
 from .processes import Processes, join, partners_watched
-from .scoring import check_split, modes_kept
+from .scoring import check_split, is_labelled, modes_kept
 from .settings import Settings, one_of, resolve_device
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def fit(
     trained on, each of its modules in the mode (training or evaluation) it came in. The global generators of
     torch, NumPy and Python are seeded with `settings.seed`; the model's initial weights are the caller's to
     seed. Examples without any label are left out. A last window of fewer than `accumulate` batches weighs as
-    much as a full one. Accelerate's process-wide state is as before at the end.
+    much as a full one. With ``stop="all"`` a task that is done leaves: its labels are no longer looked at,
+    its head is frozen until the end. Accelerate's process-wide state is as before at the end.
 
     Started by a launcher (`torchrun`, `accelerate launch`), or where torch's default process group is there,
     all processes train one model together, under DDP or, if Accelerate's configuration says so, FSDP2: each
@@ -77,12 +78,13 @@ def fit(
     device = resolve_device(settings.device, settings.precision)
     _check(balancer, problem, folder, trackers)
     sharded = sharding.asked(balancer, settings.precision)
+    _check_stop(balancer, problem, settings, sharded)
     processes = join()
     _check_together(processes, balancer, settings)
     with ExitStack() as stack:
         stack.enter_context(partners_watched(processes))
         path = None if folder is None else _held(stack, processes, folder)
-        for around in (fresh_accelerate(), modes_kept(model), forward_kept(model)):
+        for around in (fresh_accelerate(), modes_kept(model), forward_kept(model), training_kept(model)):
             stack.enter_context(around)
         loop = Loop(model, balancer, problem, settings, device, path, trackers, processes, sharded)
         try:
@@ -107,6 +109,24 @@ def _check(balancer: Balancer, problem: Problem, folder: object, trackers: Seque
         if importlib.util.find_spec(package) is None:
             extra = "wandb" if package == "wandb" else '"mtlweights[bench]"'
             raise ImportError(f"fit needs the package {package} here: pip install {extra}")
+
+
+def _check_stop(balancer: Balancer, problem: Problem, settings: Settings, sharded: bool) -> None:
+    """Raise where tasks cannot leave one by one."""
+    if settings.stop != "all":
+        return
+    if sharded:
+        raise ValueError(
+            "stop='all' does not go with FSDP2, which cannot freeze a part of its shards: use DDP"
+        )
+    examples = batches.labelled(problem, "train")
+    if balancer._engine.window is not None and not all(
+        is_labelled(task, example) for example in examples for task in problem.tasks
+    ):
+        raise ValueError(
+            "stop='all' with a window of batches (accumulation='window', or a strategy of several) wants "
+            "examples labelled for every task: a batch of finished tasks alone would leave it open"
+        )
 
 
 def _check_together(processes: Processes, balancer: Balancer, settings: Settings) -> None:

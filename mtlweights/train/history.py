@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .processes import Processes
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..problems import Task
 
 
 @dataclass
@@ -43,10 +48,30 @@ class History:
             self.best_epoch, self.best_score = len(self.rows), score
         return self.best_epoch == len(self.rows)
 
-    def ended(self, epochs: int, patience: int | None) -> bool:
-        """Whether all epochs are done, or ``patience`` of them without a better score."""
-        done = len(self.rows)
-        return done >= epochs or (patience is not None and done - self.best_epoch >= patience)
+    def ended(self, settings: Settings, tasks: Sequence[Task]) -> bool:
+        """Whether all epochs are done, or the run's patience is over, with the mean or with every task."""
+        done, patience = len(self.rows), settings.patience
+        if settings.stop == "all":
+            return done >= settings.epochs or len(self.stopped(settings, tasks)) == len(tasks)
+        return done >= settings.epochs or (patience is not None and done - self.best_epoch >= patience)
+
+    def stopped(self, settings: Settings, tasks: Sequence[Task]) -> list[str]:
+        """The tasks, with ``stop="all"``, that have had ``patience`` epochs without a better score of theirs.
+
+        One that had stays so: its score may yet move with what it shares.
+        """
+        patience = settings.patience if settings.stop == "all" else None
+        return [] if patience is None else [t.name for t in tasks if self._waited(t) >= patience]
+
+    def _waited(self, task: Task) -> int:
+        """The most epochs in a row without a better score of the task."""
+        best, waited, most = -math.inf, 0, 0
+        for row in self.rows:
+            score = task.normalised(row["dev"][task.name][task.metrics[0]])
+            better = score > best
+            best, waited = (score, 0) if better else (best, waited + 1)
+            most = max(most, waited)
+        return most
 
     def check(self, epochs: int, updates: int) -> None:
         """Refuse a history that no run of that many epochs, of ``updates`` steps each, can have left.

@@ -51,7 +51,9 @@ class Loop:
         self.balancer, self.problem, self.settings, self.path = balancer, problem, settings, path
         self.inner, self.processes, self.sharded = model, processes, sharded
         balancer._reminders.fed("end_epoch")  # after every epoch, however long
+        balancer._finished.watched = settings.stop == "all"
         self.history, self.best, self.lr = History(), dict[str, Any](), 0.0
+        self.moved = False  #: there was a backward in this step
         random.seed(settings.seed)
         np.random.seed(settings.seed)
         torch.manual_seed(settings.seed)
@@ -66,7 +68,7 @@ class Loop:
         # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
         self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
         reduces = processes.number > 1 and not sharded and balancer._engine.one_pass  # DDP, in its backward
-        partial = reduces and preparing.leaves_out(model, problem)
+        partial = reduces and (settings.stop == "all" or preparing.leaves_out(model, problem))
         self.accelerator = preparing.accelerator(
             settings, self.window, device, sharded, path, trackers, partial
         )
@@ -102,7 +104,7 @@ class Loop:
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
             if self.history.rows and after_epoch is not None:
                 after_epoch(self.history)
-            while not self.history.ended(self.settings.epochs, self.settings.patience):
+            while not self.history.ended(self.settings, self.problem.tasks):
                 self._epoch(bar)
                 if after_epoch is not None:
                     after_epoch(self.history)
@@ -143,9 +145,17 @@ class Loop:
         row["seen"] = {name: sum(part[name] for part in every) for name in seen}
         if self.history.add(self.processes.same(lambda: {**row, "seconds": time.perf_counter() - start})):
             self.best = sharding.kept(self.inner)
+        self._finish()
         if self.path is not None:
             state, path = state_of(self), self.path
             self.processes.same(lambda: checkpoint.save(path, state))
+
+    def _finish(self) -> None:
+        """Let the tasks go that are done; the last of them end the run instead."""
+        done = self.history.stopped(self.settings, self.problem.tasks)
+        for name in done if len(done) < len(self.problem.tasks) else ():
+            if name not in self.balancer.finished:
+                self.balancer.finish(name)
 
     def _train(self, epoch: int, bar: Any, seen: dict[str, int]) -> tuple[dict[str, Mean], dict[str, Mean]]:
         """One pass over the training split; mean loss and weight per task, and counts added to ``seen``."""
@@ -156,23 +166,18 @@ class Loop:
         self.model.train()
         self._seed(self.settings.seed * 1_000_003 + epoch)
         for index, batch in enumerate(self.loader):
-            parts = [*(parts if whole else []), batch]
+            batches.leave_out(batch, self.balancer.finished)
+            parts = [*(parts if whole else []), *([batch] if batch["counts"] else [])]
             with self.accelerator.accumulate(self.model):
-                found = self._losses(batch)
-                if "validate" in self.balancer.hooks and self.accelerator.sync_gradients:
-                    self.balancer.validate(self._held_out_losses)
-                loss = self.balancer(found, batch["counts"])
-                self.accelerator.backward(loss * self._window_factor(index))
                 step = self.history.steps + 1
-                for name, value in found.items():
-                    losses[name].add(value, batch["counts"][name], step)
-                    if not isinstance(batch["counts"][name], torch.Tensor):  # which is 0
-                        seen[name] += batch["counts"][name]
-                for name, value in self.balancer.weights.items():
-                    weights.setdefault(name, Mean()).add(value, 1, step)
+                if batch["counts"]:
+                    self._backward(batch, index, losses, weights)
+                for name, count in batch["counts"].items():
+                    seen[name] += 0 if isinstance(count, torch.Tensor) else count  # a tensor is 0
                 if self.accelerator.sync_gradients:
                     self._step()
-                    self.balancer.after_step(partial(self._again, parts))
+                    if parts:
+                        self.balancer.after_step(partial(self._again, parts))
                     parts = []
                     bar.update()
                     if step % LOG_EVERY == 0:
@@ -181,6 +186,19 @@ class Loop:
         losses = over(self.processes, losses)
         self._check_finite(losses, epoch)
         return losses, weights
+
+    def _backward(self, batch: Any, index: int, losses: dict[str, Mean], weights: dict[str, Mean]) -> None:
+        """The balanced backward of a batch; its losses and weights join their means."""
+        found, step = self._losses(batch), self.history.steps + 1
+        if "validate" in self.balancer.hooks and self.accelerator.sync_gradients:
+            self._validate()
+        loss = self.balancer(found, batch["counts"])
+        self.accelerator.backward(loss * self._window_factor(index))
+        self.moved = True
+        for name, value in found.items():
+            losses[name].add(value, batch["counts"][name], step)
+        for name, value in self.balancer.weights.items():
+            weights.setdefault(name, Mean()).add(value, 1, step)
 
     def _seed(self, seed: int) -> None:
         """Seed an epoch's order; and, but in the first process, dropout, which is another in each."""
@@ -196,10 +214,11 @@ class Loop:
         left = len(self.loader) % self.window
         return self.window / left if left and index >= len(self.loader) - left else 1.0
 
-    def _held_out_losses(self) -> dict[str, torch.Tensor]:
+    def _validate(self) -> None:
         batch = to_device(self.held_out(self.history.steps), self.accelerator.device)
-        losses: dict[str, torch.Tensor] = self.inner(batch["inputs"], batch["targets"]).losses
-        return losses
+        batches.leave_out(batch, self.balancer.finished)
+        if batch["targets"]:
+            self.balancer.validate(lambda: self.inner(batch["inputs"], batch["targets"]).losses)
 
     def _again(self, parts: list[Any]) -> list[tuple[dict[str, torch.Tensor], dict[str, Any]]]:
         return [(self._losses(batch), batch["counts"]) for batch in parts]
@@ -214,14 +233,16 @@ class Loop:
         return losses
 
     def _step(self) -> None:
-        if self.settings.clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if self.moved:  # else all batches of the step were of finished tasks
+            if self.settings.clip is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         self.history.steps += 1
         self.lr = float(self.schedule.get_last_lr()[0])
-        if not self.accelerator.optimizer_step_was_skipped:
+        if not (self.moved and self.accelerator.optimizer_step_was_skipped):
             self.schedule.step()
+        self.moved = False
 
     def _check_finite(self, losses: dict[str, Mean], epoch: int) -> None:
         # a scaler skips the step of a loss that is not finite: the run is lost only if there is no other

@@ -105,3 +105,14 @@ def forward_kept(model: nn.Module) -> Iterator[None]:
         for name in _FORWARD:
             vars(model).pop(name, None)
         vars(model).update(before)
+
+
+@contextmanager
+def training_kept(model: nn.Module) -> Iterator[None]:
+    """Parameters frozen meanwhile, as the heads of finished tasks are, are trained again."""
+    before = [param for param in model.parameters() if param.requires_grad]
+    try:
+        yield
+    finally:
+        for param in before:
+            param.requires_grad_(True)

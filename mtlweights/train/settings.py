@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ..strategies.hyperparameters import is_number
 CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
     "precision": ("no", "bf16", "fp16"),
+    "stop": ("mean", "all"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
 
@@ -35,6 +36,9 @@ class Settings:
         patience: stop after this many epochs without a better score; None never stops.
         device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
         seed: of shuffling and dropout. The model's initial weights are the caller's to seed.
+        stop: what patience is about: the "mean" score, or of "all" tasks each its own. Then a task whose own
+            first metric has not become better leaves (`Balancer.finish`), the others go on, and the last ends
+            the run.
     """
 
     epochs: int = 10
@@ -49,6 +53,7 @@ class Settings:
     patience: int | None = None
     device: str = "auto"
     seed: int = 0
+    stop: str = "mean"
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -66,6 +71,12 @@ class Settings:
                 raise ValueError(f"{name} must be a number {'from' if zero else 'above'} 0, got {value!r}")
         if self.warmup >= 1:
             raise ValueError(f"warmup is a share of the steps, below 1, got {self.warmup!r}")
+        if self.stop == "all" and self.patience is None:
+            raise ValueError("stop='all' gives every task the patience of the run: set patience")
+
+    def plain(self) -> dict[str, Any]:
+        """What a run is known by, as before ``stop`` came where that says nothing."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("stop", "mean")}
 
 
 def space(own: Settings) -> dict[str, Any]:

@@ -276,10 +276,13 @@ def test_an_id_holds_everything_that_decides_a_run():
         "warmup": 0.5,
     }
     values |= {"clip": None, "accumulate": 2, "precision": "bf16", "patience": 3, "device": "cpu", "seed": 8}
+    values["stop"] = "all"
     assert values.keys() == {field.name for field in fields(Settings)}
-    others += [replace(spec, settings=Settings(**{key: value})) for key, value in values.items()]
+    given = ({"patience": 3, key: value} if key == "stop" else {key: value} for key, value in values.items())
+    others += [replace(spec, settings=Settings(**settings)) for settings in given]
     assert len({spec.id, *(other.id for other in others)}) == 1 + len(others)
     assert replace(spec, strategy="fixed:alpha=0.30").id.split("-")[-1] == spec.id.split("-")[-1]
+    assert spec.id.endswith("-de0ec332")  # as before there was stop: results of then are found
     assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*-s0-[0-9a-f]{8}", spec.id)
 
 

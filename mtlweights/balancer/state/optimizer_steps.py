@@ -126,6 +126,10 @@ class OptimizerSteps:
                 stacklevel=5,
             )
 
+    def forget(self) -> None:
+        """The parameter that was watched may be frozen now: the next backward finds another."""
+        self._probe = self._mark = self._sample = None
+
     # whose step it is -------------------------------------------------------------------------------------
 
     def _ours(self, optimizer: Optimizer) -> bool:

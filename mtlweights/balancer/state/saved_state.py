@@ -11,7 +11,7 @@ from ...strategies import JacobianStrategy, Strategy
 from ...strategies.hyperparameters import is_whole, shown
 
 #: what is kept by a parameter's name, for parameters that a run has met
-OPEN = ("reach", "rows")
+OPEN = ("reach", "rows", "finished")
 
 
 def check_saved(saved: Any, own: Mapping[str, Any], strategy: Strategy) -> None:
@@ -29,7 +29,14 @@ def check_saved(saved: Any, own: Mapping[str, Any], strategy: Strategy) -> None:
             f"The saved balancer is for the tasks {shown(saved.get('tasks'))}, this one for {own['tasks']}: "
             "build it with the same tasks in the same order."
         )
+    theirs, ours = (list(_listed(state.get("groups"))) or None for state in (saved, own))
+    if theirs != ours:
+        raise ValueError(
+            f"The saved balancer has the parameter groups {shown(theirs)}, this one {shown(ours)}: build it "
+            "with the same groups= on the same model."
+        )
     wrong = _misfit(saved, own, "") or _reach(saved["reach"], strategy.n_tasks)
+    wrong = wrong or _finished(saved["finished"], own["tasks"])
     wrong = wrong or _rows(saved["rows"], strategy)
     if wrong is not None:
         raise ValueError(f"The saved balancer does not fit {type(strategy).__name__}: {wrong}.")
@@ -83,6 +90,16 @@ def _reach(reach: Any, n_tasks: int) -> str | None:
         fine = isinstance(tasks, (list, tuple)) and all(is_whole(i) and 0 <= i < n_tasks for i in tasks)
         if not (isinstance(name, str) and fine):
             return f"reach.{shown(name)} should be indices of {n_tasks} tasks, found {shown(tasks)}"
+    return None
+
+
+def _finished(finished: Any, tasks: Sequence[str]) -> str | None:
+    """Some of the tasks, not all."""
+    fine = isinstance(finished, (list, tuple)) and all(
+        isinstance(task, str) and task in tasks for task in finished
+    )
+    if not (fine and len(set(finished)) == len(finished) < len(tasks)):
+        return f"finished should be some of the tasks, found {shown(finished)}"
     return None
 
 

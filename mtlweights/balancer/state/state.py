@@ -24,17 +24,19 @@ class State:
     """A strategy's buffers, its learned parameters with their Adam, and the epoch's mean losses.
 
     Args:
-        strategy: The strategy whose state this is.
+        strategy: The strategy whose state this is; with parameter groups all of theirs as one.
         lr: Learning rate of its learned parameters: Adam, constant rate, no weight decay.
+        groups: How many parameter groups have weights of their own; None: the weights are for all.
     """
 
-    def __init__(self, strategy: Strategy, lr: float) -> None:
+    def __init__(self, strategy: Strategy, lr: float, groups: int | None = None) -> None:
         self.strategy = strategy
         n = strategy.n_tasks
         self.learned = Learned(strategy, lr)
         self.sums = torch.zeros(2, n, dtype=torch.float64)
         self.epochs = "end_epoch" in strategy.hooks()  #: sums of losses are kept
-        self.held = torch.full((2, n), float("nan"), dtype=torch.float64)
+        shape = (2, n) if groups is None else (groups, 2, n)
+        self.held = torch.full(shape, float("nan"), dtype=torch.float64)
         self.rows = RowStore(strategy)
         self.pending: Change | None = None
         self.flag: Tensor | None = None  #: found_inf of the last optimizer step, still on its device

@@ -163,7 +163,7 @@ class Engine:
         """Give the strategy the losses after the optimizer step, averaged over the ranks."""
         step = self.measure.losses(losses.present, losses.values, losses.counts)
         state = self.weigher.state
-        self.weigher.strategy.after_step(step.losses, state.at(step.present))
+        state.strategy.after_step(step.losses, state.at(step.present))
         state.learn(step)
 
 

@@ -36,10 +36,12 @@ def follows(engine: Engine, call: Evaluations | None) -> bool:
         return False
     weigher, kind = engine.weigher, type(call.optimizer).__name__
     name = type(weigher.strategy).__name__
-    if isinstance(weigher.strategy, JacobianStrategy) or engine.window is not None:
+    apart = weigher.groups is not None
+    if isinstance(weigher.strategy, JacobianStrategy) or engine.window is not None or apart:
         if not call.compares:  # directions only, each as the method gives it
             return False
         what = "a direction" if engine.window is None else "the sum of several backward passes"
+        what = "weights of its own to each of groups=" if apart else what
         raise ValueError(
             f"{kind} follows one objective within a step, and {name} gives {what}, which has none: use a "
             "loss-based or Gramian strategy with accumulation='microbatch', or another optimizer."

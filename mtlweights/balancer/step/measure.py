@@ -95,7 +95,8 @@ class Measure:
     def _last_layer_suffices(self, batch: Batch) -> bool:
         """Rows over one layer, then one weighted pass, cost less than rows over everything."""
         last = self.weigher.strategy.measured_at == "last_shared"
-        return last and self.window is None and self._known(batch) and not self._validated
+        whole = self.window is not None or self.weigher.groups is not None
+        return last and not whole and self._known(batch) and not self._validated
 
     @property
     def _validated(self) -> bool:
@@ -104,7 +105,8 @@ class Measure:
 
     def _places(self, leaves: Leaves, present: list[int]) -> list[int]:
         """The leaves that are measured."""
-        return self.sharing.measured(leaves, self.weigher.strategy.measured_at, present, self.ranks.first)
+        where = "shared" if self.weigher.groups is not None else self.weigher.strategy.measured_at
+        return self.sharing.measured(leaves, where, present, self.ranks.first)
 
     # the ways ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from ...strategies.base import Weights
 from ..options import Options
 from ..records import Change, Measured, Step
 from ..state.state import State
+from . import group_weights
+from .groups import Groups
 from .normalise import divisors
 
 FIRST_LOOKS, LOOK_EVERY = 4, 100  #: when losses on a device are read for their signs
@@ -36,6 +38,7 @@ class Weigher:
     state: State
     options: Options
     tasks: Sequence[str]  #: names, for messages
+    groups: Groups | None = None  #: of parameters, each with a Gramian of its own
     looks: int = 0  #: steps in which losses on a device might have been read for their signs
 
     @property
@@ -45,7 +48,7 @@ class Weigher:
         return (self.strategy.heads if heads == "paper" else heads) == "plain"
 
     def weigh(self, found: Measured) -> dict[int, Tensor]:
-        """Ask the strategy; a direction's pieces by place of the leaf, where it gives a direction."""
+        """Ask the strategy; a direction's pieces by place of the leaf, where it, or each group, gives one."""
         match self.strategy:
             case JacobianStrategy():
                 return self._direction(self.strategy, found)
@@ -53,6 +56,8 @@ class Weigher:
                 self.objective(found.step)
             case GramStrategy() if found.at is None:
                 self._reuse(found)
+            case GramStrategy() if self.groups is not None:
+                return group_weights.solve(self, found)
             case GramStrategy():
                 self._solve(self.strategy, found)
         return {}
