@@ -8,7 +8,6 @@ import random
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -154,7 +153,7 @@ def identity(balancer: Balancer, problem: Problem, settings: Settings) -> dict[s
     """
     strategy = balancer.strategy
     return {
-        **asdict(settings),
+        **settings.said(),
         "problem": problem.name,
         "strategy": type(strategy).__name__,
         "code": code_digest(type(strategy)),

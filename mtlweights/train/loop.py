@@ -19,10 +19,12 @@ from ..problems import mean_normalised
 from ..problems.data.digest import digest
 from . import batches, checkpoint, preparing, sharding
 from .history import History, Mean, over
+from .order import order_of
 from .processes import Processes
 from .restoring import resume, state_of
 from .scoring import evaluate, to_device
 from .settings import Settings
+from .stages import Stages
 
 if TYPE_CHECKING:
     from ..balancer.balancer import Balancer
@@ -57,7 +59,11 @@ class Loop:
         torch.manual_seed(settings.seed)
         self.shuffle = torch.Generator()
         parts = balancer.strategy.batches
-        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes)
+        self.stages = Stages(problem, settings.epochs) if problem.staged else None
+        if self.stages is not None:
+            balancer._reminders.one_at_a_time()
+        self.order = order_of(problem, settings, self.shuffle)
+        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes, self.order)
         self.held_out = batches.HeldOut(problem, settings.batch_size)
         self.window = settings.accumulate * parts
         self.updates = math.ceil(len(loader) / self.window)  # optimizer steps per epoch
@@ -66,7 +72,7 @@ class Loop:
         # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
         self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
         reduces = processes.number > 1 and not sharded and balancer._engine.one_pass  # DDP, in its backward
-        partial = reduces and preparing.leaves_out(model, problem)
+        partial = reduces and (self.order is not None or preparing.leaves_out(model, problem))
         self.accelerator = preparing.accelerator(
             settings, self.window, device, sharded, path, trackers, partial
         )
@@ -102,12 +108,18 @@ class Loop:
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
             if self.history.rows and after_epoch is not None:
                 after_epoch(self.history)
-            while not self.history.ended(self.settings.epochs, self.settings.patience):
+            while not self.history.ended(self.settings.epochs, self._patience()):
                 self._epoch(bar)
                 if after_epoch is not None:
                     after_epoch(self.history)
         sharding.put_back(self.inner, self.best)
         return self.history
+
+    def _patience(self) -> int | None:
+        """Epochs without a better one after which to stop; all stages are gone through first."""
+        done = len(self.history.rows)
+        early = self.stages is not None and not (done and self.stages.last(done))
+        return None if early else self.settings.patience
 
     def _rate(self, step: int) -> float:
         """Learning rate of optimizer step `step` (from 0), as a share of the peak."""
@@ -141,7 +153,10 @@ class Loop:
         row = {"epoch": epoch, "train": train, "weight": weight, "dev": dev, "score": score, "lr": self.lr}
         every = self.processes.all(seen)
         row["seen"] = {name: sum(part[name] for part in every) for name in seen}
-        if self.history.add(self.processes.same(lambda: {**row, "seconds": time.perf_counter() - start})):
+        anew = self.stages is not None and self.stages.begins(epoch)
+        if self.history.add(
+            self.processes.same(lambda: {**row, "seconds": time.perf_counter() - start}), anew
+        ):
             self.best = sharding.kept(self.inner)
         if self.path is not None:
             state, path = state_of(self), self.path
@@ -155,6 +170,9 @@ class Loop:
         parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
         self._seed(self.settings.seed * 1_000_003 + epoch)
+        if self.order is not None:
+            tasks = None if self.stages is None else self.stages.tasks(epoch)
+            self.order.start(epoch, self.settings.epochs, tasks)
         for index, batch in enumerate(self.loader):
             parts = [*(parts if whole else []), batch]
             with self.accelerator.accumulate(self.model):

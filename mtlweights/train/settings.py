@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from ..specs import did_you_mean
 from ..strategies.hyperparameters import is_number
+from .sampling import Sampling
 
 CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
     "precision": ("no", "bf16", "fp16"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
+
+
+#: fields that are specs, each with what checks one
+SPECS: dict[str, Callable[[str], Any]] = {"sampling": Sampling.parse}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Settings:
         patience: stop after this many epochs without a better score; None never stops.
         device: "auto" (CUDA, then MPS, then CPU), "cpu", "cuda" or "mps".
         seed: of shuffling and dropout. The model's initial weights are the caller's to seed.
+        sampling: of a data set per task: proportional, temperature, annealed or round_robin. Options as in
+            "temperature:t=5,batches=task"; see `mtlweights.train.sampling`. None takes each example once.
     """
 
     epochs: int = 10
@@ -49,6 +56,7 @@ class Settings:
     patience: int | None = None
     device: str = "auto"
     seed: int = 0
+    sampling: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -66,6 +74,18 @@ class Settings:
                 raise ValueError(f"{name} must be a number {'from' if zero else 'above'} 0, got {value!r}")
         if self.warmup >= 1:
             raise ValueError(f"warmup is a share of the steps, below 1, got {self.warmup!r}")
+        for name, parse in SPECS.items():
+            if (spec := getattr(self, name)) is not None:
+                if not isinstance(spec, str):
+                    raise ValueError(f"{name} must be a text, name:key=value, or None, got {spec!r}")
+                parse(spec)
+
+    def said(self) -> dict[str, Any]:
+        """The fields, without those of `SPECS` that are off.
+
+        They came after results were kept: a run without them goes by the name it always had.
+        """
+        return {k: v for k, v in asdict(self).items() if not (k in SPECS and v is None)}
 
 
 def space(own: Settings) -> dict[str, Any]:

@@ -192,9 +192,8 @@ def normalised(task: Task, result: Result, split: str = "dev") -> float:
 
 def about(spec: RunSpec) -> dict[str, Any]:
     """A run as a study keeps it."""
-    from dataclasses import asdict
 
-    what = {"problem": spec.problem, "strategy": spec.strategy, "settings": asdict(spec.settings)}
+    what = {"problem": spec.problem, "strategy": spec.strategy, "settings": spec.settings.said()}
     return {"id": spec.id, **what, "name": parse_spec(spec.strategy)[0]}
 
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -77,7 +77,7 @@ def identity_of(space: Space, aim: Aim) -> dict[str, Any]:
     return {
         "problem": space.problem,
         "data": space.data,
-        "settings": asdict(space.settings),
+        "settings": space.settings.said(),
         "space": {where: {k: repr(r) for k, r in found.items()} for where, found in ranges.items()},
         "aim": {"pareto": aim.pareto, "limits": dict(aim.limits or {})},
     }
