@@ -186,8 +186,10 @@ class Loop:
                     losses[name].add(value, batch["counts"][name], step)
                     if not isinstance(batch["counts"][name], torch.Tensor):  # which is 0
                         seen[name] += batch["counts"][name]
-                for name, value in self.balancer.weights.items():
-                    weights.setdefault(name, Mean()).add(value, 1, step)
+                # in an open window the weights are those of the step before
+                if self.accelerator.sync_gradients or self.balancer.options.accumulation != "window":
+                    for name, value in self.balancer.weights.items():
+                        weights.setdefault(name, Mean()).add(value, 1, step)
                 if self.accelerator.sync_gradients:
                     self._step()
                     self.balancer.after_step(partial(self._again, parts))

@@ -66,7 +66,7 @@ class Sampling:
         if self.way == "temperature":
             power = 1 / self.value
         elif self.way == "annealed":
-            power = 1 - self.value * (epoch - 1) / max(epochs - 1, 1)
+            power = 1 - self.value * min((epoch - 1) / max(epochs - 1, 1), float(epochs > 1))
         weights = [float(size) ** power for size in sizes]
         return [weight / sum(weights) for weight in weights]
 

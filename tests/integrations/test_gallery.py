@@ -18,10 +18,11 @@ SHORT = {
     "recommender": ["--limit", "300", "--epochs", "1"],
     "molecules": ["--limit", "60", "--epochs", "1"],
     "cascade": ["--limit", "60", "--epochs", "2", "--seeds", "2"],
+    "task_sets": ["--limit", "60", "--epochs", "1", "--seeds", "2"],
     "slots": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
 }
 
-NO_FILES = ("pinn_lbfgs", "codec", "cascade")
+NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets")
 
 
 @pytest.fixture
