@@ -23,8 +23,8 @@ from ..problems import Task
 from ..problems.task import LOWER_IS_BETTER
 from ..specs import parse_spec
 from ..strategies.loading import code_digest
-from ..train.batches import labelled
 from ..train.processes import joined
+from ..train.scoring import labelled
 from ..train.sharding import unsharded
 from .predictions import PREDICTIONS, pack
 from .runspec import RunSpec

@@ -59,7 +59,7 @@ class RunSpec:
     @property
     def id(self) -> str:
         """A readable name and a hash of the first four: other settings, another id, so never mixed up."""
-        what = [problem_key(self.problem), spec_key(self.strategy), self.only, self.settings.plain()]
+        what = [problem_key(self.problem), spec_key(self.strategy), self.only, self.settings.said()]
         text = json.dumps(what, sort_keys=True)
         words = [self.problem, self.arm, self.only or "", f"s{self.seed}"]
         return f"{slug('-'.join(filter(None, words)))}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -83,7 +83,7 @@ class RunSpec:
             "only": self.only,
             "seed": self.seed,
         }
-        what |= {"settings": self.settings.plain(), "data": self.data, "code": self.code}
+        what |= {"settings": self.settings.said(), "data": self.data, "code": self.code}
         what["library"] = None if self.library is None else dict(self.library)
         return {"schema": SCHEMA, "id": self.id, **what, **blank, **numbers, **fields}
 

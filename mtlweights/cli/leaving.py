@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ def leave_model(
 
     about = {
         "strategy": spec.strategy,
-        "settings": asdict(spec.settings),
+        "settings": spec.settings.said(),
         "examples": {split: len(examples) for split, examples in problem.splits.items()},
         "notes": list(problem.notes),
         "data": spec.data,

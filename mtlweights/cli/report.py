@@ -55,6 +55,11 @@ def show(results: list[Any], folder: Path) -> None:
     protocol, study, choices = read_protocol(folder), read_study(folder), read_choices(folder)
     if results:
         print(text_tables(results, protocol, choices))
-    more: dict[str, Any] = {"protocol": protocol, "study": study, "choices": choices, "costs": read_costs(folder)}
+    more: dict[str, Any] = {
+        "protocol": protocol,
+        "study": study,
+        "choices": choices,
+        "costs": read_costs(folder),
+    }
     page = write_page(results, folder / "page.html", **more)
     print(f"\npage: {page}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..specs import suggest
-from .models import Encoder, MultiTaskModel
+from .models import CascadedModel, Encoder, MultiTaskModel
 from .task import MISSING, Task
 
 
@@ -44,6 +44,8 @@ class Problem:
         space: the spec's options that are worth trying (the encoder's), see `mtlweights.strategies.space`.
         options: what those are in this problem.
         epoch: examples drawn per epoch, again and again where there are fewer; None: every labelled one once.
+        cascade: tasks in the order in which each one's output is read by those after it; (): none is read.
+        staged: the tasks of a cascade are taken up one after the other, see `mtlweights.train.stages`.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Problem:
     space: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     epoch: int | None = None
+    cascade: tuple[str, ...] = ()
+    staged: bool = False
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.
@@ -72,10 +76,15 @@ class Problem:
         for name in names:
             if name not in known:
                 raise ValueError(f"{self.name} has no task {name!r}; {suggest(name, known)}")
-        return replace(self, tasks=tuple(known[name] for name in dict.fromkeys(names)))
+        kept = tuple(name for name in self.cascade if name in names)
+        cascade = kept if len(kept) > 1 else ()
+        tasks = tuple(known[name] for name in dict.fromkeys(names))
+        return replace(self, tasks=tasks, cascade=cascade, staged=self.staged and bool(cascade))
 
     def build(self) -> MultiTaskModel:
         """A new model, with weights drawn from torch's global generator."""
+        if self.cascade:
+            return CascadedModel(self.encoder(), self.tasks, self.cascade, detach=self.staged)
         return MultiTaskModel(self.encoder(), self.tasks)
 
     def collate(self, examples: Sequence[Example]) -> Batch:

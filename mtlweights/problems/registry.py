@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..specs import format_spec, parse_spec, suggest
-from . import scales
+from . import scales, variants
 from .data import builtin, mulan
 from .data.census import census
 from .data.molecules import tox21
@@ -38,6 +39,7 @@ OWN: dict[str, Callable[[str, str, Mapping[str, Any]], Problem]] = {
     "csv": table,
     **{kind: partial(table, kind=kind) for kind in FORMATS},
 }
+_NO_TASKS = TEXT_OPTIONS | {*variants.OPTIONS}
 
 
 def problems() -> list[str]:
@@ -53,7 +55,7 @@ def load(spec: str, **columns: Any) -> Problem:
     stands in ``columns`` may be in the spec as well (``"csv:PATH:classify=kind"``); ``arff:``, ``jsonl:`` and
     ``parquet:`` take the same. What your own file was taken for is the problem's ``notes``;
     `mtlweights.train.fit` says it where it shows a bar. ``"tagging@pos*100"`` is the problem with one task's
-    loss multiplied.
+    loss multiplied. ``"snips:training=cascaded"`` trains any problem as `variants.varied` says.
 
     Raises:
         ValueError: an unknown problem, option or column, or data that cannot be used; every fault of a table
@@ -66,7 +68,14 @@ def load(spec: str, **columns: Any) -> Problem:
         return scales.scaled(load(base, **columns), factors)
     name, options = parse_spec(spec)
     options = {**options, **_tags(columns.pop("tags", {}), options), **columns}
-    spec = format_spec(name, options)
+    how = {key: options.pop(key) for key in variants.OPTIONS if key in options}
+    problem = _load(name, format_spec(name, options), options)
+    if not how:
+        return problem
+    return variants.varied(replace(problem, name=format_spec(name, {**options, **how})), how)
+
+
+def _load(name: str, spec: str, options: Mapping[str, Any]) -> Problem:
     kind, colon, path = name.partition(":")
     if colon and kind in OWN:
         return OWN[kind](spec, path, options)
@@ -79,7 +88,7 @@ def load(spec: str, **columns: Any) -> Problem:
 def _tags(tags: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Tasks of a column file, checked for names that a spec cannot hold or that mean something else."""
     for name in tags:
-        if not isinstance(name, str) or not name.isidentifier() or name in TEXT_OPTIONS:
+        if not isinstance(name, str) or not name.isidentifier() or name in _NO_TASKS:
             raise ValueError(
                 f"a task's name is expected in tags, letters, digits and _ and no option, found {name!r}."
             )

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..files.escapes import message_of
 from ..problems import Problem, Task
-from ..problems.models import FrozenInputs, MultiTaskModel, Pair, PairInputs, TableInputs
+from ..problems.models import CascadedModel, FrozenInputs, MultiTaskModel, Pair, PairInputs, TableInputs
 from ..problems.models.features import Feature
 from ..problems.models.heads import ClassificationHead, RegressionHead, TokenHead
 from ..problems.models.transformer import model_folder
@@ -67,6 +67,8 @@ class TrainedModel:
         """
         if not isinstance(model, MultiTaskModel):
             raise ValueError(f"expected a MultiTaskModel, found {type(model).__name__}.")
+        if isinstance(model, CascadedModel):
+            raise ValueError("a folder holds heads that read no other head: save its state_dict yourself.")
         for task, head in zip(model.tasks, model.heads.values(), strict=True):
             if not isinstance(head, _HEADS):
                 raise ValueError(

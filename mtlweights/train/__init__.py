@@ -2,7 +2,17 @@
 
 from .fitting import fit
 from .history import History
+from .loader import TaskLoader
 from .scoring import evaluate, outputs_of, scores_of
 from .settings import Settings, resolve_device
 
-__all__ = ["History", "Settings", "evaluate", "fit", "outputs_of", "resolve_device", "scores_of"]
+__all__ = [
+    "History",
+    "Settings",
+    "TaskLoader",
+    "evaluate",
+    "fit",
+    "outputs_of",
+    "resolve_device",
+    "scores_of",
+]

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from ..problems.problem import unlabelled
+from .order import Labels, Order
 from .processes import Processes
-from .scoring import is_labelled
+from .scoring import is_labelled, labelled
 
 if TYPE_CHECKING:
     from ..problems import Problem
@@ -69,16 +70,22 @@ def training(
     parts: int,
     shuffle: torch.Generator,
     processes: Processes | None = None,
+    order: Order | None = None,
 ) -> DataLoader[Any]:
-    """This process's share of batches in random order; examples without any label are left out.
+    """This process's share of batches in random order, or in ``order``; examples without any label are left
+    out.
 
     Where `problem.epoch` asks for more examples than there are, one order of them follows the other.
     """
-    examples = labelled(problem, "train")
-    order = RandomSampler(examples, num_samples=problem.epoch, generator=shuffle)
-    batches = Parts(BatchSampler(order, batch_size, drop_last=False), parts)
+    examples: Any = labelled(problem, "train")
+    drawn: Any = order
+    if order is None:
+        drawn = RandomSampler(examples, num_samples=problem.epoch, generator=shuffle)
+    else:
+        examples = Labels(examples)
+    batches = Parts(BatchSampler(drawn, batch_size, drop_last=False), parts)
     return DataLoader(
-        examples,  # type: ignore[arg-type]
+        examples,
         batch_sampler=batches,
         generator=shuffle,
         collate_fn=Share(problem, processes or Processes()),
@@ -106,8 +113,3 @@ def leave_out(batch: Any, tasks: Collection[str]) -> None:
     for name in tasks:
         for part in ("targets", "counts"):
             batch[part].pop(name, None)
-
-
-def labelled(problem: Problem, split: str) -> list[Any]:
-    """The examples of a split with a label of any task."""
-    return [e for e in problem.splits[split] if any(is_labelled(task, e) for task in problem.tasks)]

@@ -153,7 +153,7 @@ def identity(balancer: Balancer, problem: Problem, settings: Settings) -> dict[s
     """
     strategy = balancer.strategy
     return {
-        **settings.plain(),
+        **settings.said(),
         "problem": problem.name,
         "strategy": type(strategy).__name__,
         "code": code_digest(type(strategy)),

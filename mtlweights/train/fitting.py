@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from . import batches, checkpoint, sharding
+from . import checkpoint, sharding
 from .history import History
 from .loop import Loop
 from .preparing import forward_kept, fresh_accelerate, training_kept
 from .processes import Processes, join, partners_watched
-from .scoring import check_split, is_labelled, modes_kept
+from .scoring import check_split, is_labelled, labelled, modes_kept
 from .settings import Settings, one_of, resolve_device
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _check_stop(balancer: Balancer, problem: Problem, settings: Settings, sharde
         raise ValueError(
             "stop='all' does not go with FSDP2, which cannot freeze a part of its shards: use DDP"
         )
-    examples = batches.labelled(problem, "train")
+    examples = labelled(problem, "train")
     if balancer._engine.window is not None and not all(
         is_labelled(task, example) for example in examples for task in problem.tasks
     ):

@@ -38,12 +38,15 @@ class History:
     steps: int = 0
     seconds: float = 0.0
 
-    def add(self, row: dict[str, Any]) -> bool:
-        """Append an epoch's row; whether it is the best so far (a NaN score never beats another)."""
+    def add(self, row: dict[str, Any], anew: bool = False) -> bool:
+        """Append an epoch's row; whether it is the best so far (a NaN score never beats another).
+
+        ``anew``: those before do not count.
+        """
         self.rows.append(row)
         self.seconds += row["seconds"]
         score = row["score"]
-        none = self.best_epoch == 0 or (math.isnan(self.best_score) and not math.isnan(score))
+        none = anew or self.best_epoch == 0 or (math.isnan(self.best_score) and not math.isnan(score))
         if none or score > self.best_score:
             self.best_epoch, self.best_score = len(self.rows), score
         return self.best_epoch == len(self.rows)

@@ -19,10 +19,12 @@ from ..problems import mean_normalised
 from ..problems.data.digest import digest
 from . import batches, checkpoint, preparing, sharding
 from .history import History, Mean, over
+from .order import order_of
 from .processes import Processes
 from .restoring import resume, state_of
 from .scoring import evaluate, to_device
 from .settings import Settings
+from .stages import Stages
 
 if TYPE_CHECKING:
     from ..balancer.balancer import Balancer
@@ -59,7 +61,13 @@ class Loop:
         torch.manual_seed(settings.seed)
         self.shuffle = torch.Generator()
         parts = balancer.strategy.batches
-        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes)
+        self.stages = Stages(problem, settings.epochs) if problem.staged else None
+        if self.stages is not None:
+            if settings.stop == "all":
+                raise ValueError("stop='all' lets tasks leave, but in stages they are trained in turn")
+            balancer._reminders.one_at_a_time()
+        self.order = order_of(problem, settings, self.shuffle)
+        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes, self.order)
         self.held_out = batches.HeldOut(problem, settings.batch_size)
         self.window = settings.accumulate * parts
         self.updates = math.ceil(len(loader) / self.window)  # optimizer steps per epoch
@@ -68,7 +76,8 @@ class Loop:
         # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
         self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
         reduces = processes.number > 1 and not sharded and balancer._engine.one_pass  # DDP, in its backward
-        partial = reduces and (settings.stop == "all" or preparing.leaves_out(model, problem))
+        lacks = settings.stop == "all" or self.order is not None  # some batches some tasks
+        partial = reduces and (lacks or preparing.leaves_out(model, problem))
         self.accelerator = preparing.accelerator(
             settings, self.window, device, sharded, path, trackers, partial
         )
@@ -104,12 +113,19 @@ class Loop:
         with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
             if self.history.rows and after_epoch is not None:
                 after_epoch(self.history)
-            while not self.history.ended(self.settings, self.problem.tasks):
+            while not self._ended():
                 self._epoch(bar)
                 if after_epoch is not None:
                     after_epoch(self.history)
         sharding.put_back(self.inner, self.best)
         return self.history
+
+    def _ended(self) -> bool:
+        """Whether nothing is left to train; patience counts from the last stage on."""
+        done = len(self.history.rows)
+        if self.stages is not None and not (done and self.stages.last(done)):
+            return done >= self.settings.epochs
+        return self.history.ended(self.settings, self.problem.tasks)
 
     def _rate(self, step: int) -> float:
         """Learning rate of optimizer step `step` (from 0), as a share of the peak."""
@@ -143,7 +159,10 @@ class Loop:
         row = {"epoch": epoch, "train": train, "weight": weight, "dev": dev, "score": score, "lr": self.lr}
         every = self.processes.all(seen)
         row["seen"] = {name: sum(part[name] for part in every) for name in seen}
-        if self.history.add(self.processes.same(lambda: {**row, "seconds": time.perf_counter() - start})):
+        anew = self.stages is not None and self.stages.begins(epoch)
+        if self.history.add(
+            self.processes.same(lambda: {**row, "seconds": time.perf_counter() - start}), anew
+        ):
             self.best = sharding.kept(self.inner)
         self._finish()
         if self.path is not None:
@@ -165,6 +184,9 @@ class Loop:
         parts: list[Any] = []  # the last batch, or the whole window's where they are seen again
         self.model.train()
         self._seed(self.settings.seed * 1_000_003 + epoch)
+        if self.order is not None:
+            tasks = None if self.stages is None else self.stages.tasks(epoch)
+            self.order.start(epoch, self.settings.epochs, tasks)
         for index, batch in enumerate(self.loader):
             batches.leave_out(batch, self.balancer.finished)
             parts = [*(parts if whole else []), *([batch] if batch["counts"] else [])]
@@ -197,8 +219,10 @@ class Loop:
         self.moved = True
         for name, value in found.items():
             losses[name].add(value, batch["counts"][name], step)
-        for name, value in self.balancer.weights.items():
-            weights.setdefault(name, Mean()).add(value, 1, step)
+        # in an open window the weights are those of the step before
+        if self.accelerator.sync_gradients or self.balancer.options.accumulation != "window":
+            for name, value in self.balancer.weights.items():
+                weights.setdefault(name, Mean()).add(value, 1, step)
 
     def _seed(self, seed: int) -> None:
         """Seed an epoch's order; and, but in the first process, dropout, which is another in each."""

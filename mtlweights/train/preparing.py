@@ -12,8 +12,7 @@ from torch import nn
 
 from ..gradients import graph
 from . import sharding
-from .batches import labelled
-from .scoring import is_labelled, modes_kept, to_device
+from .scoring import is_labelled, labelled, modes_kept, to_device
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -101,6 +101,11 @@ def is_labelled(task: Task, example: Example) -> bool:
     return target is not None and task.count(torch.as_tensor(target)) > 0
 
 
+def labelled(problem: Problem, split: str) -> list[Any]:
+    """The examples of a split with a label of any task."""
+    return [e for e in problem.splits[split] if any(is_labelled(task, e) for task in problem.tasks)]
+
+
 def check_split(problem: Problem, split: str) -> None:
     """Raise ValueError unless the problem has the split, and a label for every task in it."""
     one_of("split", split, tuple(problem.splits))

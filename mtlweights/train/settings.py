@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from ..specs import did_you_mean
 from ..strategies.hyperparameters import is_number
+from .sampling import Sampling
 
 CHOICES = {
     "schedule": ("constant", "linear", "cosine"),
@@ -17,6 +18,10 @@ CHOICES = {
     "stop": ("mean", "all"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
+
+
+#: fields that are specs, each with what checks one
+SPECS: dict[str, Callable[[str], Any]] = {"sampling": Sampling.parse}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Settings:
         stop: what patience is about: the "mean" score, or of "all" tasks each its own. Then a task whose own
             first metric has not become better leaves (`Balancer.finish`), the others go on, and the last ends
             the run.
+        sampling: of a data set per task: proportional, temperature, annealed or round_robin. Options as in
+            "temperature:t=5,batches=task"; see `mtlweights.train.sampling`. None takes each example once.
     """
 
     epochs: int = 10
@@ -54,6 +61,7 @@ class Settings:
     device: str = "auto"
     seed: int = 0
     stop: str = "mean"
+    sampling: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -73,10 +81,19 @@ class Settings:
             raise ValueError(f"warmup is a share of the steps, below 1, got {self.warmup!r}")
         if self.stop == "all" and self.patience is None:
             raise ValueError("stop='all' gives every task the patience of the run: set patience")
+        for name, parse in SPECS.items():
+            if (spec := getattr(self, name)) is not None:
+                if not isinstance(spec, str):
+                    raise ValueError(f"{name} must be a text, name:key=value, or None, got {spec!r}")
+                parse(spec)
 
-    def plain(self) -> dict[str, Any]:
-        """What a run is known by, as before ``stop`` came where that says nothing."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("stop", "mean")}
+    def said(self) -> dict[str, Any]:
+        """The fields, without those of `SPECS` that are off and a ``stop`` that says nothing.
+
+        They came after results were kept: a run without them goes by the name it always had.
+        """
+        off = dict.fromkeys(SPECS) | {"stop": "mean"}
+        return {k: v for k, v in asdict(self).items() if not (k in off and v == off[k])}
 
 
 def space(own: Settings) -> dict[str, Any]:

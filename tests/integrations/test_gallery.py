@@ -17,8 +17,12 @@ SHORT = {
     "codec": ["--limit", "5"],
     "recommender": ["--limit", "300", "--epochs", "1"],
     "molecules": ["--limit", "60", "--epochs", "1"],
+    "cascade": ["--limit", "60", "--epochs", "2", "--seeds", "2"],
+    "task_sets": ["--limit", "60", "--epochs", "1", "--seeds", "2"],
     "slots": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
 }
+
+NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets")
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def a_survey(tmp_path, monkeypatch):
 def test_it_runs(name, request, tmp_path, monkeypatch, capsys):
     if name == "recommender":
         request.getfixturevalue("a_survey")
-    elif name not in ("pinn_lbfgs", "codec"):
+    elif name not in NO_FILES:
         request.getfixturevalue("data_dir")
     path, figure = ROOT / "examples" / f"{name}.py", tmp_path / "figure.png"
     monkeypatch.setattr(sys, "argv", [str(path), *SHORT[name], "--figure", str(figure)])

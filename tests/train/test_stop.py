@@ -98,7 +98,7 @@ def test_settings_and_a_task_that_stopped_stays_so():
         Settings(stop="all")
     with pytest.raises(ValueError, match="stop must be one of 'mean', 'all', got 'al'; did you mean 'all'"):
         Settings(stop="al", patience=1)
-    assert "stop" not in Settings().plain() and ALL.plain()["stop"] == "all"
+    assert "stop" not in Settings().said() and ALL.said()["stop"] == "all"
     tasks = toy().tasks
     scores = [(0.5, 1.4), (0.6, 1.4), (0.6, 1.3), (0.6, 1.2), (0.9, 1.2), (0.9, 1.2)]
     history = History([{"dev": {"colour": {"accuracy": a}, "size": {"rmse": b}}} for a, b in scores])

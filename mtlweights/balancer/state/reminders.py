@@ -47,6 +47,10 @@ class Reminders:
         """The balancer's ``method`` was called, or will be by whoever runs the loop."""
         self._owed.discard(method)
 
+    def one_at_a_time(self) -> None:
+        """Whoever runs the loop means steps of a single task."""
+        self._met = True
+
     def epoch_ended(self, scored: bool) -> None:
         """An epoch ended, with or without validation scores."""
         self.fed("end_epoch")

@@ -193,7 +193,7 @@ def normalised(task: Task, result: Result, split: str = "dev") -> float:
 def about(spec: RunSpec) -> dict[str, Any]:
     """A run as a study keeps it."""
 
-    what = {"problem": spec.problem, "strategy": spec.strategy, "settings": spec.settings.plain()}
+    what = {"problem": spec.problem, "strategy": spec.strategy, "settings": spec.settings.said()}
     return {"id": spec.id, **what, "name": parse_spec(spec.strategy)[0]}
 
 

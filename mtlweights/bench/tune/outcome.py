@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -67,7 +67,7 @@ def run_of(trial: FrozenTrial, space: Space) -> RunSpec:
 def best_yaml(trial: FrozenTrial, space: Space, seeds: Sequence[int], title: str) -> str:
     """The best configuration as a suite, which ``mtlweights train`` and ``mtlweights bench`` read."""
     best = run_of(trial, space)
-    settings = {key: value for key, value in asdict(best.settings).items() if key != "seed"}
+    settings = {key: value for key, value in best.settings.said().items() if key != "seed"}
     suite: dict[str, Any] = {"problems": {best.problem: settings}, "strategies": [best.strategy]}
     suite["seeds"] = list(seeds) or [space.settings.seed + 1]
     head = f"# {title}\n# mtlweights train THIS_FILE        mtlweights bench THIS_FILE\n"

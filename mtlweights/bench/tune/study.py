@@ -77,7 +77,7 @@ def identity_of(space: Space, aim: Aim) -> dict[str, Any]:
     return {
         "problem": space.problem,
         "data": space.data,
-        "settings": space.settings.plain(),
+        "settings": space.settings.said(),
         "space": {where: {k: repr(r) for k, r in found.items()} for where, found in ranges.items()},
         "aim": {"pareto": aim.pareto, "limits": dict(aim.limits or {})},
     }

@@ -1,5 +1,6 @@
 """Encoders, heads, the model that joins them, and the inputs they take."""
 
+from .cascade import CascadedModel
 from .encoders import MLP, BiLSTM, Encoder, Pair, States
 from .frozen import FrozenStates
 from .heads import ClassificationHead, RegressionHead, TokenHead, make_head
@@ -10,6 +11,7 @@ from .transformer import Transformer, load_tokenizer, pretrained
 __all__ = [
     "MLP",
     "BiLSTM",
+    "CascadedModel",
     "ClassificationHead",
     "Encoder",
     "FrozenInputs",

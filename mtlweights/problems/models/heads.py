@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from torch import Tensor, nn
 
 from ..task import Task
-from .encoders import Encoder, States
+from .encoders import States
+
+
+class Widths(Protocol):
+    """What a head must know of the encoder, or of whatever stands before it."""
+
+    token_dim: int | None  #: width of ``States.tokens``
+    pooled_dim: int  #: width of ``States.pooled``
 
 
 class TokenHead(nn.Module):
@@ -52,7 +61,7 @@ class RegressionHead(nn.Module):
         return self.mean + self.std * z.squeeze(-1).float()
 
 
-def make_head(task: Task, encoder: Encoder) -> nn.Module:
+def make_head(task: Task, encoder: Widths) -> nn.Module:
     """The head for a task. Raises ValueError for a task per word on an encoder without words."""
     if task.kind == "tokens":
         if encoder.token_dim is None:

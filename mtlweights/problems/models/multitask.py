@@ -59,11 +59,19 @@ class MultiTaskModel(nn.Module):
             raise ValueError(f"Targets were given for {sorted(strange)}, but the tasks are {names}.")
         states = self.encoder(inputs)
         chosen = [task for task in self.tasks if targets is None or task.name in targets]
-        outputs = {task.name: self.heads[_module_name(task)](states) for task in chosen}
+        outputs = self.read(states, chosen)
         if targets is None:
             return Output(outputs, {})
         losses = {t.name: t.loss(outputs[t.name], self._seen(t, targets[t.name], states)) for t in chosen}
         return Output(outputs, losses)
+
+    def read(self, states: States, tasks: Sequence[Task]) -> dict[str, Tensor]:
+        """The output of each of these tasks' heads on an encoder's states."""
+        return {task.name: self.head(task)(states) for task in tasks}
+
+    def head(self, task: Task) -> nn.Module:
+        """The head of a task."""
+        return self.heads[_module_name(task)]
 
     def _seen(self, task: Task, target: Tensor, states: States) -> Tensor:
         if task.kind != "tokens" or states.mask is None:
