@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..specs import suggest
-from .models import Encoder, MultiTaskModel
+from .models import Encoder, MultiTaskModel, Sharing
 from .task import MISSING, Task
 
 
@@ -44,6 +44,7 @@ class Problem:
         space: the spec's options that are worth trying (the encoder's), see `mtlweights.strategies.space`.
         options: what those are in this problem.
         epoch: examples drawn per epoch, again and again where there are fewer; None: every labelled one once.
+        sharing: the form in which the tasks share the encoder.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Problem:
     space: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     epoch: int | None = None
+    sharing: Sharing = Sharing()  # noqa: RUF009 (frozen)
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.
@@ -76,7 +78,7 @@ class Problem:
 
     def build(self) -> MultiTaskModel:
         """A new model, with weights drawn from torch's global generator."""
-        return MultiTaskModel(self.encoder(), self.tasks)
+        return MultiTaskModel(self.sharing.around(self.encoder(), self.tasks), self.tasks)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Make a batch; words beyond a sentence's end are missing (-100)."""

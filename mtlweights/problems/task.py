@@ -55,6 +55,7 @@ class Task:
         unit: what a regression's errors are divided by in the loss: 1 for squared raw units, ``std`` for a
             loss that does not depend on the unit.
         scale: what the loss is multiplied by.
+        crf: of labels of words, whether a `mtlweights.problems.models.crf.CRFHead` gives them.
 
     Raises:
         ValueError: a blank name, unknown kind, metrics that do not suit it, missing labels, labels that are
@@ -72,6 +73,7 @@ class Task:
     std: float = 1.0
     unit: float = 1.0
     scale: float = 1.0
+    crf: bool = False
 
     def __post_init__(self) -> None:
         where = f"task {self.name!r}:"
@@ -89,6 +91,8 @@ class Task:
                 f"{where} {self.kind} takes {'no' if self.kind in NUMBERS else 'two or more'} labels, "
                 f"found {len(self.labels)}."
             )
+        if self.crf and self.kind != "tokens":
+            raise ValueError(f"{where} a CRF is for labels of words, found {self.kind}.")
         if "span_f1" in self.metrics and not all(map(is_iob2, self.labels)):
             raise ValueError(f"{where} span_f1 needs labels O, B-TYPE and I-TYPE, found {self.labels!r}.")
         if len(self.labels) != 2 and (ranking := [m for m in self.metrics if m in RANKINGS]):

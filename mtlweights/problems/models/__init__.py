@@ -5,6 +5,7 @@ from .frozen import FrozenStates
 from .heads import ClassificationHead, RegressionHead, TokenHead, make_head
 from .inputs import FrozenInputs, PairInputs, SubwordInputs, TableInputs, WordInputs
 from .multitask import MultiTaskModel, Output
+from .sharing import Joint, Shared, Sharing
 from .transformer import Transformer, load_tokenizer, pretrained
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "Encoder",
     "FrozenInputs",
     "FrozenStates",
+    "Joint",
     "MultiTaskModel",
     "Output",
     "Pair",
     "PairInputs",
     "RegressionHead",
+    "Shared",
+    "Sharing",
     "States",
     "SubwordInputs",
     "TableInputs",

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from ..task import MISSING, Task
-from .encoders import Encoder, States
+from .crf import CRFHead
+from .encoders import Encoder, States, encode
 from .heads import make_head
 
 
@@ -51,19 +52,30 @@ class MultiTaskModel(nn.Module):
         """Outputs, and the losses of the tasks in ``targets``.
 
         Every head runs when ``targets`` is None, else only those of the tasks in it. A word that
-        the encoder has no state for (cut off) does not count in a loss. ValueError: a target for no
-        task.
+        the encoder has no state for (cut off) does not count in a loss. Of a head that decodes (a CRF) the
+        outputs are what it decodes where ``targets`` is None, else what its loss is of. ValueError: a target
+        for no task.
         """
         if strange := set(targets or ()) - {task.name for task in self.tasks}:
             names = [task.name for task in self.tasks]
             raise ValueError(f"Targets were given for {sorted(strange)}, but the tasks are {names}.")
-        states = self.encoder(inputs)
         chosen = [task for task in self.tasks if targets is None or task.name in targets]
-        outputs = {task.name: self.heads[_module_name(task)](states) for task in chosen}
+        states = encode(self.encoder, inputs, [task.name for task in chosen])
+        outputs = {task.name: self.heads[_module_name(task)](states[task.name]) for task in chosen}
         if targets is None:
-            return Output(outputs, {})
-        losses = {t.name: t.loss(outputs[t.name], self._seen(t, targets[t.name], states)) for t in chosen}
+            return Output({t.name: self._decoded(t, outputs[t.name], states[t.name]) for t in chosen}, {})
+        losses = {t.name: self._loss(t, outputs[t.name], targets[t.name], states[t.name]) for t in chosen}
         return Output(outputs, losses)
+
+    def _decoded(self, task: Task, output: Tensor, states: States) -> Tensor:
+        head = self.heads[_module_name(task)]
+        return head.decode(output, states) if isinstance(head, CRFHead) else output
+
+    def _loss(self, task: Task, output: Tensor, target: Tensor, states: States) -> Tensor:
+        head = self.heads[_module_name(task)]
+        if isinstance(head, CRFHead):
+            return head.loss(task, output, target, states)
+        return task.loss(output, self._seen(task, target, states))
 
     def _seen(self, task: Task, target: Tensor, states: States) -> Tensor:
         if task.kind != "tokens" or states.mask is None:

@@ -155,9 +155,16 @@ class Transformer(Encoder):
 
     def forward(self, inputs: dict[str, Any]) -> States:
         """Encode a batch; a word without a sub-word has a zero state."""
-        attention: Tensor = inputs["attention_mask"]
+        return self.states(self.hidden(inputs), inputs)
+
+    def hidden(self, inputs: dict[str, Any]) -> Tensor:
+        """The states of all sub-words [B, S, F]."""
         given = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
-        hidden = self.model(**given).last_hidden_state
+        hidden: Tensor = self.model(**given).last_hidden_state
+        return hidden
+
+    def states(self, hidden: Tensor, inputs: dict[str, Any]) -> States:
+        """Words' and examples' states from those of sub-words [B, S, F]."""
         index = inputs["first"].unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         tokens = torch.gather(hidden, 1, index) * inputs["mask"].unsqueeze(-1)
-        return States(tokens, inputs["mask"], masked_mean(hidden, attention))
+        return States(tokens, inputs["mask"], masked_mean(hidden, inputs["attention_mask"]))
