@@ -12,7 +12,7 @@ from ..runspec import SINGLE
 from .comparison import Comparison
 from .drawing import ACCENT, GRID, MUTED, TEXT, clipped, drawing
 from .front import Points, changes, means
-from .inference import DELTA, judged_by
+from .inference import DELTA
 from .table import Cell, Grid
 from .verdict_figure import COLOURS
 
@@ -38,7 +38,7 @@ def trade_off(comparison: Comparison) -> str:
 
 
 def _colour(comparison: Comparison, arm: str) -> str:
-    against = judged_by([row.arm for row in comparison.rows])
+    against = comparison.against
     verdict = comparison.verdict(arm, against, DELTA) if against else None
     return ACCENT if verdict is None else COLOURS[verdict.verdict]
 
