@@ -19,14 +19,14 @@ class Example(TypedDict):
     """One example. A task without a label here is left out of ``targets``, or None."""
 
     input: Any  #: words; a pair of lists of words; or a row of numbers
-    targets: dict[str, Any]  #: task -> label ids, one a word; a label id; or a number
+    targets: dict[str, Any]  #: task -> label ids, one a word; a label id; a number; or ids of pieces
 
 
 class Batch(TypedDict):
     """Examples as tensors. A task without a labelled item in them is in neither targets nor counts."""
 
     inputs: dict[str, Any]  #: what the encoder takes
-    targets: dict[str, Tensor]  #: task -> [B, W] int64, [B] int64 or [B] float32
+    targets: dict[str, Tensor]  #: task -> [B, W] or [B, L] int64, [B] int64 or [B] float32
     counts: dict[str, int]  #: task -> number of labelled items
 
 
@@ -104,6 +104,10 @@ def unlabelled(task: Task, examples: Sequence[Example]) -> Tensor:
 def _target(task: Task, values: list[Any], width: int) -> Tensor:
     if task.kind == "tokens":
         rows = [[*(value or []), *[MISSING] * (width - len(value or []))] for value in values]
+        return torch.tensor(rows, dtype=torch.int64)
+    if task.kind == "sequence":
+        longest = max([len(value or []) for value in values] + [1])
+        rows = [[*(value or []), *[MISSING] * (longest - len(value or []))] for value in values]
         return torch.tensor(rows, dtype=torch.int64)
     if task.kind == "classification":
         return torch.tensor([MISSING if value is None else value for value in values], dtype=torch.int64)

@@ -18,6 +18,10 @@ SHORT = {
     "recommender": ["--limit", "300", "--epochs", "1"],
     "molecules": ["--limit", "60", "--epochs", "1"],
     "slots": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
+    "sharing": ["--limit", "40", "--epochs", "1", "--seeds", "1"],
+    "crf": ["--limit", "20", "--epochs", "1", "--hidden", "4"],
+    "sequences": ["--limit", "20", "--epochs", "1", "--width", "16"],
+    "modalities": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
 }
 
 
@@ -34,7 +38,7 @@ def a_survey(tmp_path, monkeypatch):
 def test_it_runs(name, request, tmp_path, monkeypatch, capsys):
     if name == "recommender":
         request.getfixturevalue("a_survey")
-    elif name not in ("pinn_lbfgs", "codec"):
+    elif name not in ("pinn_lbfgs", "codec", "crf", "sequences"):
         request.getfixturevalue("data_dir")
     path, figure = ROOT / "examples" / f"{name}.py", tmp_path / "figure.png"
     monkeypatch.setattr(sys, "argv", [str(path), *SHORT[name], "--figure", str(figure)])

@@ -60,13 +60,11 @@ def test_frozen_features_are_those_of_training(tmp_path, monkeypatch):
     torch.testing.assert_close(torch.tensor(model.runtime(model.inputs(words))["ner"]), expected)
 
 
-FORMS = ["task_dependent", "joint", "mmoe", "ple", "cross_stitch", "mtan"]
-SHARED = [(kind, form) for kind in ("tagger", "table", "transformer") for form in FORMS]
+SHARED = [("tagger", "task_dependent"), ("tagger", "ple"), ("tagger", "joint"), ("table", "mmoe")]
+SHARED += [("table", "cross_stitch"), ("table", "mtan"), ("transformer", "mmoe"), ("pair", "mmoe")]
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"), [*SHARED, ("pair", "mmoe"), ("frozen", "joint"), ("frozen", "ple")]
-)
+@pytest.mark.parametrize(("kind", "form"), [*SHARED, ("frozen", "joint"), ("frozen", "ple")])
 def test_a_folder_holds_the_form_of_sharing(kind, form, tmp_path, monkeypatch, request):
     monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
     if kind == "pair":

@@ -5,6 +5,7 @@ from .frozen import FrozenStates
 from .heads import ClassificationHead, RegressionHead, TokenHead, make_head
 from .inputs import FrozenInputs, PairInputs, SubwordInputs, TableInputs, WordInputs
 from .multitask import MultiTaskModel, Output
+from .sequences import EncoderDecoder
 from .sharing import Joint, Shared, Sharing
 from .transformer import Transformer, load_tokenizer, pretrained
 
@@ -13,6 +14,7 @@ __all__ = [
     "BiLSTM",
     "ClassificationHead",
     "Encoder",
+    "EncoderDecoder",
     "FrozenInputs",
     "FrozenStates",
     "Joint",

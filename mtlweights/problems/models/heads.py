@@ -54,6 +54,15 @@ class RegressionHead(nn.Module):
 
 def make_head(task: Task, encoder: Encoder) -> nn.Module:
     """The head for a task. Raises ValueError for a task per word on an encoder without words."""
+    if task.kind == "sequence":
+        from .sequences import EncoderDecoder, SequenceHead
+
+        if not isinstance(encoder, EncoderDecoder):
+            raise ValueError(
+                f"Task {task.name!r} writes sequences, but {type(encoder).__name__} has no decoder: use an "
+                "EncoderDecoder."
+            )
+        return SequenceHead(encoder)
     if task.kind == "tokens":
         if encoder.token_dim is None:
             raise ValueError(

@@ -11,6 +11,7 @@ from ..task import MISSING, Task
 from .crf import CRFHead
 from .encoders import Encoder, States, encode
 from .heads import make_head
+from .sequences import SequenceHead
 
 
 class Output(NamedTuple):
@@ -52,24 +53,25 @@ class MultiTaskModel(nn.Module):
         """Outputs, and the losses of the tasks in ``targets``.
 
         Every head runs when ``targets`` is None, else only those of the tasks in it. A word that
-        the encoder has no state for (cut off) does not count in a loss. Of a head that decodes (a CRF) the
-        outputs are what it decodes where ``targets`` is None, else what its loss is of. ValueError: a target
-        for no task.
+        the encoder has no state for (cut off) does not count in a loss. Of a head that decodes (a CRF, a
+        decoder) the outputs are what it decodes where ``targets`` is None, else what its loss is of.
+        ValueError: a target for no task.
         """
         if strange := set(targets or ()) - {task.name for task in self.tasks}:
             names = [task.name for task in self.tasks]
             raise ValueError(f"Targets were given for {sorted(strange)}, but the tasks are {names}.")
         chosen = [task for task in self.tasks if targets is None or task.name in targets]
         states = encode(self.encoder, inputs, [task.name for task in chosen])
-        outputs = {task.name: self.heads[_module_name(task)](states[task.name]) for task in chosen}
+        outputs = {t.name: self._output(t, states[t.name], (targets or {}).get(t.name)) for t in chosen}
         if targets is None:
-            return Output({t.name: self._decoded(t, outputs[t.name], states[t.name]) for t in chosen}, {})
+            return Output(outputs, {})
         losses = {t.name: self._loss(t, outputs[t.name], targets[t.name], states[t.name]) for t in chosen}
         return Output(outputs, losses)
 
-    def _decoded(self, task: Task, output: Tensor, states: States) -> Tensor:
+    def _output(self, task: Task, states: States, target: Tensor | None) -> Tensor:
         head = self.heads[_module_name(task)]
-        return head.decode(output, states) if isinstance(head, CRFHead) else output
+        output: Tensor = head(states, target) if isinstance(head, SequenceHead) else head(states)
+        return head.decode(output, states) if target is None and isinstance(head, CRFHead) else output
 
     def _loss(self, task: Task, output: Tensor, target: Tensor, states: States) -> Tensor:
         head = self.heads[_module_name(task)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,8 +74,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
+def load_model(model: str | PreTrainedConfig, kind: str = "AutoModel") -> PreTrainedModel:
     """A pretrained model (folder, name or ``"minilm"``), or a random one from a config, no pooler.
+
+    ``kind``: the class of transformers that makes it.
 
     The pooler reads one position and no task of ours uses it: its parameters would be reached by
     nothing.
@@ -83,7 +85,7 @@ def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
     Raises ValueError, one line, if the files cannot be used, or hold no weights for a part of the model. No
     code in the folder is run.
     """
-    auto = _transformers().AutoModel
+    auto = getattr(_transformers(), kind)
     if not isinstance(model, str):
         loaded = auto.from_config(model, trust_remote_code=False)
     else:
@@ -144,9 +146,14 @@ class Transformer(Encoder):
     2019, section 5.3); ``pooled`` is the mean over all sub-words, special ones included.
     """
 
-    def __init__(self, model: str | PreTrainedConfig) -> None:
+    def __init__(
+        self,
+        model: str | PreTrainedConfig,
+        *,
+        load: Callable[[str | PreTrainedConfig], PreTrainedModel] = load_model,
+    ) -> None:
         super().__init__()
-        self.model = load_model(model)
+        self.model = load(model)
         width = getattr(self.model.config, "hidden_size", None)
         if not isinstance(width, int):
             kind = type(self.model).__name__

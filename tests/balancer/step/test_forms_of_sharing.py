@@ -67,9 +67,8 @@ def stepped(name, model, explicit=False):
 
 
 SOME = ["equal", "uw", "gradnorm", "pcgrad", "mgda", "moco"]
-CASES = [
-    (form, name) for form in FORMS for name in (SOME if form in ("joint", "mtan") else strategies.names())
-]
+WHOLE = ("ple", "task_dependent")  #: with every strategy; the others with one of each kind
+CASES = [(form, name) for form in FORMS for name in (strategies.names() if form in WHOLE else SOME)]
 
 
 @pytest.mark.parametrize(("form", "name"), CASES)
