@@ -51,7 +51,7 @@ def answer(example):
     """``PER Ada Lovelace LOC London </s>`` as ids."""
     written = []
     for word, label in zip(example["input"], example["targets"]["ner"], strict=True):
-        name = ner.labels[label]
+        name = ner.labels[label] if label >= 0 else "O"
         written += [name[2:]] * name.startswith("B-") + [word] * (name != "O")
     return tokenizer(" ".join([*written, "</s>"])).input_ids
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..problems import scales
 from ..problems.models.sharing import OPTIONS
 from ..specs import format_spec, parse_spec, suggest
 from ..train import Settings
@@ -60,9 +61,18 @@ class Axis:
         return {key: value for key, value in self.arms[label].items() if key in _SETTINGS}
 
     def on(self, problem: str, label: str) -> str:
-        """The problem's spec with the options of an arm."""
+        """The problem's spec with the options of an arm.
+
+        Raises:
+            ValueError: it has one of the axis's options already.
+        """
         from .tune.space import with_options
 
+        varied = {key for own in self.arms.values() for key in own} - _SETTINGS
+        if said := varied & parse_spec(scales.split(problem)[0])[1].keys():
+            raise ValueError(
+                f"axis {self.name!r} is about {min(said)}, which {problem!r} says: leave it out there."
+            )
         own = {key: value for key, value in self.arms[label].items() if key not in _SETTINGS}
         return with_options(problem, own) if own else problem
 

@@ -93,7 +93,7 @@ def _score(result: Result | None) -> float | None:
 
 
 def _trial(run: RunSpec, score: float | None) -> dict[str, Any]:
-    settings = {key: value for key, value in asdict(run.settings).items() if key != "seed"}
+    settings = {key: value for key, value in run.settings.plain().items() if key != "seed"}
     return {"strategy": run.strategy, "settings": settings, "id": run.id, "score": score}
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from ..problems.models import BiLSTM, Encoder, Joint, Pair, Shared, States
 from ..problems.models.encoders import masked_max, masked_mean
-from ..problems.models.sharing.stack import WordStack
+from ..problems.models.sharing.stack import TableStack
 from .live import LiveFrozen
 
 
@@ -111,8 +111,8 @@ def padded(encoder: nn.Module) -> nn.Module:
         return LiveFrozen(encoder.frozen, padded(encoder.encoder))  # type: ignore[arg-type]
     if isinstance(encoder, Joint):
         return encoder.around(padded(encoder.encoder))  # type: ignore[arg-type]
-    if isinstance(encoder, Shared) and isinstance(encoder.stack, WordStack):
+    if isinstance(encoder, Shared) and not isinstance(encoder.stack, TableStack):
         raise ValueError(
-            f"sharing={encoder.form} over a BiLSTM is not exported: serve the folder as it is, in PyTorch."
+            f"sharing={encoder.form} is exported over a table alone: serve this folder as it is, in PyTorch."
         )
     return encoder

@@ -157,6 +157,13 @@ def test_an_arm_that_does_not_fit_the_problem_is_refused_before_anything_runs(ax
         run_suite(suite(axis), tmp_path, runner=None, progress=False, jobs=2)
 
 
+def test_a_problem_that_says_already_what_the_axis_is_about_is_refused():
+    with pytest.raises(
+        ValueError, match=r"axis 'sharing' is about sharing, which .* says: leave it out there"
+    ):
+        arms("sharing", problem=f"{PROBLEM}:sharing=ple@radius*2")
+
+
 def test_an_axis_needs_a_budget_and_is_not_run_until_resolved(tmp_path):
     bare = Suite("s", {PROBLEM: {}}, ("equal",), (0,), {}, axis=axis_of("sharing"))
     with pytest.raises(ValueError, match="compared under a budget"):

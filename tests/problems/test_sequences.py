@@ -109,13 +109,12 @@ def test_the_loss_is_that_of_the_library(problem):
     assert batch["counts"]["answer"] == 18
 
 
-@pytest.mark.parametrize("strategy", ["uw", "mgda"])
-def test_it_learns_to_answer(problem, strategy):
+def test_it_learns_to_answer(problem):
     torch.manual_seed(0)
     model = problem.build()
     before = evaluate(model, problem, "test")["answer"]
-    settings = Settings(epochs=12, batch_size=16, lr=1e-2, clip=None)
-    history = fit(model, Balancer(strategy, NAMES, model), problem, settings, progress=False)
+    settings = Settings(epochs=10, batch_size=16, lr=1e-2, clip=None)
+    history = fit(model, Balancer("uw", NAMES, model), problem, settings, progress=False)
     scores = evaluate(model, problem, "test")
     assert scores["answer"]["exact_match"] > before["exact_match"] + 0.2, history.rows[-1]
     assert scores["answer"]["exact_match"] <= scores["answer"]["piece_f1"]

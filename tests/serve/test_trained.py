@@ -64,7 +64,9 @@ SHARED = [("tagger", "task_dependent"), ("tagger", "ple"), ("tagger", "joint"), 
 SHARED += [("table", "cross_stitch"), ("table", "mtan"), ("transformer", "mmoe"), ("pair", "mmoe")]
 
 
-@pytest.mark.parametrize(("kind", "form"), [*SHARED, ("frozen", "joint"), ("frozen", "ple")])
+@pytest.mark.parametrize(
+    ("kind", "form"), [*SHARED, ("frozen", "joint"), ("frozen", "ple"), ("tagger", "agnostic,crf=true")]
+)
 def test_a_folder_holds_the_form_of_sharing(kind, form, tmp_path, monkeypatch, request):
     monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
     if kind == "pair":
