@@ -14,6 +14,7 @@ from ..specs import suggest
 from ..strategies.space import read_space
 from ..train import Settings
 from ..train.settings import space as loop_space
+from .axes import Axis
 from .runspec import SINGLE, RunSpec, spec_key
 
 #: arms that are always there: without them a gain may be one of the tuning, or of any weights at all
@@ -71,6 +72,8 @@ class Arm:
         only: the one task that is trained, or None.
         trials: the configurations it may choose from, as runs on the trials' seed; the first is the default.
         seeds: on which the chosen one is judged.
+        axis: the name of what arms differ in, and of the arm the others are judged by; None: the strategy.
+        on: the problem with this arm's options, along an axis.
     """
 
     problem: str
@@ -79,12 +82,19 @@ class Arm:
     only: str | None
     trials: tuple[RunSpec, ...]
     seeds: tuple[int, ...]
+    axis: tuple[str, str] | None = None
+    on: str | None = None
 
     def finals(self, chosen: int) -> list[RunSpec]:
         """The runs that judge the configuration of this number."""
         base = self.trials[chosen]
         return [
-            replace(base, settings=replace(base.settings, seed=seed), problem=self.problem, scored=True)
+            replace(
+                base,
+                settings=replace(base.settings, seed=seed),
+                problem=self.on or self.problem,
+                scored=True,
+            )
             for seed in self.seeds
         ]
 
@@ -96,11 +106,13 @@ def arms_of(
     settings: Settings,
     budget: Budget,
     repetitions: Sequence[int],
+    axis: Axis | None = None,
 ) -> list[Arm]:
     """Every arm on a problem: each task alone, and ``strategies``, those that are `ALWAYS` there among them.
 
     Every arm's k-th trial has the same learning rate, so that none has luck of its own with it. With one
-    trial static weights are equal weights, so that arm is left out.
+    trial static weights are equal weights, so that arm is left out. Along an axis there is each of its arms
+    with each strategy, under the names of both where there are several strategies.
     """
     from .tune.space import make_space
 
@@ -122,8 +134,27 @@ def arms_of(
         found += [space.suggest(Draws(base, number), name) for number in range(1, budget.trials)]
         return tuple(replace(run, only=only, scored=False) for run in found)
 
-    rows = [Arm(problem, budget.name, SINGLE, task, trials("equal", task), seeds) for task in tasks]
-    return rows + [Arm(problem, budget.name, name, None, trials(name), seeds) for name in named]
+    kind = None if axis is None else (axis.name, label_of(axis.base, named[0], named))
+    rows = [Arm(problem, budget.name, SINGLE, task, trials("equal", task), seeds, kind) for task in tasks]
+    if axis is None:
+        return rows + [Arm(problem, budget.name, name, None, trials(name), seeds) for name in named]
+    for name in named:
+        for label in axis.arms:
+            own = tuple(_along(axis, label, run) for run in trials(name))
+            where, arm = axis.on(problem, label), label_of(label, name, named)
+            rows.append(Arm(problem, budget.name, arm, None, own, seeds, kind, where))
+    return rows
+
+
+def label_of(label: str, strategy: str, strategies: Sequence[str]) -> str:
+    """Name of an axis's arm with a strategy."""
+    return label if len(strategies) == 1 else f"{label} {strategy}"
+
+
+def _along(axis: Axis, label: str, run: RunSpec) -> RunSpec:
+    """The run as this arm has it."""
+    settings = replace(run.settings, **axis.settings(label))
+    return replace(run, problem=axis.on(run.problem, label), settings=settings)
 
 
 class Draws:

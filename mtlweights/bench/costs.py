@@ -1,10 +1,11 @@
-"""What a step of every arm costs beside equal weights: measured apart from the runs, one arm at a time."""
+"""What a step of every arm costs beside the first: measured apart from the runs, one arm at a time."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ Costs = dict[str, dict[str, float]]  #: id of the chosen trial -> ratios to a st
 def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int = ROUNDS) -> Costs:
     """Measure the arms whose costs a results folder lacks, keep them there, and return all.
 
-    Each is the median step of the arm over that of equal weights on the same batches, interleaved, so that
-    what else the machine does meets both. An arm that cannot be measured is said, and left out.
+    Each is the median step of the arm over that of equal weights, along an axis of its first arm, on the same
+    batches, interleaved, so that what else the machine does meets both. An arm that cannot be measured is
+    said, and left out.
 
     Raises:
         ValueError: the file is there and holds no costs.
@@ -37,28 +39,41 @@ def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int 
     from .tune.cost import Cost
     from .tune.space import EQUAL
 
+    def run_of(choice: Choice) -> RunSpec:
+        own = choice.trials[choice.chosen]
+        return RunSpec(choice.runs_on, own["strategy"], None, Settings(**own["settings"], seed=0))
+
     loaded: dict[str, Problem] = {}
 
     def load(spec: str) -> Problem:
         if spec not in loaded:
-            loaded.clear()  # one at a time: they may be large
+            if len(loaded) > 1:  # two at a time: they may be large
+                loaded.clear()
             loaded[spec] = problems.load(spec)
         return loaded[spec]
 
     known, cost = read_costs(folder), Cost(load, rounds)
     for choice in choices:
-        trial = choice.trials[choice.chosen]
-        if choice.only is not None or choice.arm == EQUAL or is_front(choice.arm) or trial["id"] in known:
+        trial, first = choice.trials[choice.chosen], choice.axis[1] if choice.axis else EQUAL
+        if choice.only is not None or choice.arm == first or is_front(choice.arm) or trial["id"] in known:
             continue
-        spec = RunSpec(choice.problem, trial["strategy"], None, Settings(**trial["settings"], seed=0))
+        spec, against = run_of(choice), next(map(run_of, filter(partial(_is_base, choice), choices)), None)
         try:
-            known[trial["id"]] = {what: cost.ratio(spec, what) for what in ("time", "memory")}
+            known[trial["id"]] = {what: cost.ratio(spec, what, against) for what in ("time", "memory")}
         except Exception as error:  # whatever a strategy of the user's own raises: its runs say the same
             reason = f"{type(error).__name__}: {error}"
             print(visible(f"no cost of {choice.arm} on {choice.problem}: {reason}"), file=sys.stderr)
             continue
         keep_costs(known, folder)
     return known
+
+
+def _is_base(choice: Choice, other: Choice) -> bool:
+    """Whether the other is what costs along the choice's axis are measured beside."""
+    if choice.axis is None or other.only is not None:
+        return False
+    same = (choice.problem, choice.budget, choice.axis) == (other.problem, other.budget, other.axis)
+    return same and other.arm == choice.axis[1]
 
 
 def keep_costs(costs: Mapping[str, Mapping[str, float]], folder: str | Path) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from .. import Balancer, problems, strategies
 from ..problems import Problem, Task
 from ..specs import parse_spec
@@ -63,17 +65,34 @@ def prepare(
                 raise ValueError(f"{strategy!r} on {name!r}: {error}") from error
         known = _known(name, problem, suite)
         budget = suite.budget_of(name)
+        if suite.axis is not None and budget is None:
+            raise ValueError(f"the arms of an axis are compared under a budget: give {name!r} one.")
         if budget is None:
             runs += [known(run) for run in suite.runs(name, problem, overrides)]
             continue
         tasks = [task.name for task in problem.tasks]
-        found = arms_of(name, tasks, suite.strategies, settings, budget_of(budget), suite.seeds)
-        arms += [replace(arm, trials=tuple(map(known, arm.trials))) for arm in found]
+        found = arms_of(name, tasks, suite.strategies, settings, budget_of(budget), suite.seeds, suite.axis)
+        of_arm = {arm.on: _along(arm, problem, suite) if arm.on else known for arm in found}
+        arms += [replace(arm, trials=tuple(map(of_arm[arm.on], arm.trials))) for arm in found]
         front[name] = front_specs(len(tasks), suite.front)
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     runs = [run for run in runs if in_shard(run.id, shard)]
     arms = [arm for arm in arms if in_shard(f"{arm.problem} {arm.name} {arm.only}", shard)]
     return Plan(sorted(runs, key=lambda run: order[run.seed]), arms, front)
+
+
+def _along(arm: Arm, problem: Problem, suite: Suite) -> Any:
+    """`_known` of an axis's arm, whose problem is loaded and whose model is built once."""
+    assert arm.on is not None
+    try:
+        own = problems.load(arm.on)
+        with torch.random.fork_rng(devices=[]):
+            own.build()
+    except ValueError as error:
+        raise ValueError(f"arm {arm.name!r}: {error}") from error
+    if [task.name for task in own.tasks] != [task.name for task in problem.tasks]:
+        raise ValueError(f"arm {arm.name!r}: {arm.on!r} has other tasks than {arm.problem!r}.")
+    return _known(arm.on, own, suite)
 
 
 def _known(name: str, problem: Problem, suite: Suite) -> Any:

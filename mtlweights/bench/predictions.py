@@ -45,6 +45,8 @@ def pack(problem: Problem, outputs: Mapping[str, Outputs]) -> dict[str, Predicti
     examples = len(problem.splits["test"])
     found = {}
     for task in problem.tasks:
+        if task.kind == "sequence":  # no label an item
+            continue
         sizes = np.zeros(examples, dtype=np.int64)
         sides: tuple[list[Any], list[Any]] = ([], [])
         for start, output, target in outputs[task.name]:

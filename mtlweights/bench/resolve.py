@@ -38,6 +38,8 @@ def run_until_resolved(
     Raises:
         ValueError: the suite lacks the arm ``equal``, or ``max_seeds`` is below `FIRST`; and as `run_suite`.
     """
+    if suite.axis is not None:
+        raise ValueError("running until resolved compares strategies: leave the axis out, or give a budget.")
     if "equal" not in suite.strategies:
         raise ValueError("running until resolved judges every arm against equal: add it to the strategies.")
     if max_seeds < FIRST:

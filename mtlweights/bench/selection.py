@@ -18,6 +18,7 @@ FILE = "selection.json"
 _TRIAL = {"strategy": str, "settings": dict, "id": str, "score?": schemas.Maybe(schemas.NUMBER)}
 _CHOICE: dict[str, Any] = {"problem": str, "budget": str, "arm": str, "only": schemas.Maybe(str)}
 _CHOICE |= {"chosen": int, "trials": [_TRIAL], "seeds": [int]}
+_CHOICE |= {"axis?": schemas.Maybe([str]), "on?": schemas.Maybe(str)}
 
 Result = Mapping[str, Any]
 
@@ -32,6 +33,7 @@ class Choice:
             there was one configuration only.
         chosen: number of the trial with the highest score, the first of equals.
         seeds: that judge it.
+        axis, on: as `budget.Arm` has them.
     """
 
     problem: str
@@ -41,11 +43,24 @@ class Choice:
     chosen: int
     trials: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
+    axis: tuple[str, ...] | None = None
+    on: str | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
         """What there is one choice of."""
-        return (repr(problem_key(self.problem)), self.budget, repr(spec_key(self.arm)), self.only or "")
+        axis = self.axis[0] if self.axis else ""
+        return (repr(problem_key(self.problem)), self.budget, repr(spec_key(self.arm)), self.only or "", axis)
+
+    @property
+    def runs_on(self) -> str:
+        """The problem of the runs that judge it."""
+        return self.on or self.problem
+
+    def label(self, result: Result) -> dict[str, Any]:
+        """The result as one of this arm: along an axis, on the problem without the arm's options."""
+        along = {"axis": self.axis[0], "base": self.axis[1], "problem": self.problem} if self.axis else {}
+        return {**result, "arm": self.arm, "budget": self.budget, **along}
 
     def is_of(self, result: Result) -> bool:
         """Whether the result is one that judges this choice."""
@@ -56,7 +71,7 @@ class Choice:
             and result["only"] == self.only
             and settings == own["settings"]
             and spec_key(result["strategy"]) == spec_key(own["strategy"])
-            and problem_key(result["problem"]) == problem_key(self.problem)
+            and problem_key(result["problem"]) == problem_key(self.runs_on)
         )
 
 
@@ -65,7 +80,8 @@ def choose(arm: Arm, results: Mapping[str, Result]) -> Choice:
     scores = [_score(results.get(run.id)) for run in arm.trials]
     best = max(range(len(scores)), key=lambda k: (-math.inf if scores[k] is None else scores[k], -k))
     trials = tuple(_trial(run, score) for run, score in zip(arm.trials, scores, strict=True))
-    return Choice(arm.problem, arm.budget, arm.name, arm.only, best, trials, arm.seeds)
+    what = (arm.problem, arm.budget, arm.name, arm.only)
+    return Choice(*what, best, trials, arm.seeds, arm.axis, arm.on)
 
 
 def _score(result: Result | None) -> float | None:
@@ -95,8 +111,13 @@ def keep(choices: Iterable[Choice], folder: str | Path) -> None:
         same = before.trials[before.chosen]["id"] == choice.trials[choice.chosen]["id"]
         seeds = dict.fromkeys([*(before.seeds if same else ()), *choice.seeds])
         kept[choice.key] = replace(choice, seeds=tuple(seeds))
-    text = json.dumps([asdict(choice) for choice in kept.values()], indent=1)
+    text = json.dumps([_plain(choice) for choice in kept.values()], indent=1)
     atomic.write(Path(folder) / FILE, f"{text}\n")
+
+
+def _plain(choice: Choice) -> dict[str, Any]:
+    said = asdict(choice)
+    return {key: value for key, value in said.items() if value is not None or key not in ("axis", "on")}
 
 
 def read_choices(folder: str | Path) -> list[Choice]:
@@ -109,7 +130,7 @@ def read_choices(folder: str | Path) -> list[Choice]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         schemas.check(content, [_CHOICE], "the file")
-        found = [Choice(**{**c, "trials": tuple(c["trials"]), "seeds": tuple(c["seeds"])}) for c in content]
+        found = [Choice(**{**c, **_tuples(c)}) for c in content]
         for choice in found:
             if not 0 <= choice.chosen < len(choice.trials):
                 raise ValueError(f"the choice of {choice.arm} is none of its trials")
@@ -122,19 +143,24 @@ def read_choices(folder: str | Path) -> list[Choice]:
         raise ValueError(f"{path} holds no choices of a bench: {reason}") from None
 
 
+def _tuples(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(said[key]) for key in ("trials", "seeds", "axis") if said.get(key) is not None}
+
+
 def labelled(results: Sequence[Result], choices: Sequence[Choice]) -> list[Result]:
     """The results as arms of their budgets; those that judge none stay as they are, trials are left out.
 
-    One that judges arms of two budgets is there twice, each with ``arm`` and ``budget``.
+    One that judges arms of two budgets is there twice, each with ``arm`` and ``budget``; along an axis also
+    with its name, ``axis``, and the arm that others are judged by, ``base``.
     """
     trials = {trial["id"] for choice in choices for trial in choice.trials}
     by_problem: dict[str, list[Choice]] = {}
     for choice in choices:
-        by_problem.setdefault(repr(problem_key(choice.problem)), []).append(choice)
+        by_problem.setdefault(repr(problem_key(choice.runs_on)), []).append(choice)
     out: list[Result] = []
     for result in results:
         own = [c for c in by_problem.get(repr(problem_key(result["problem"])), ()) if c.is_of(result)]
-        out += [{**result, "arm": choice.arm, "budget": choice.budget} for choice in own]
+        out += [choice.label(result) for choice in own]
         if not own and result["id"] not in trials and (result["test"] or result["status"] != "ok"):
             out.append(result)
     return out

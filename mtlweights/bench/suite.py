@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..specs import nearest
 from ..train import Settings
 from . import budget as budgets
+from .axes import Axis
 from .front import MOST
 from .runspec import RunSpec, problem_key, spec_key
 
@@ -35,10 +36,13 @@ class Suite:
     budget: str | None = None
     budgets: Mapping[str, str] = field(default_factory=dict)  #: spec -> its own budget
     front: int = 0  #: points of the reference front of static weights, on every problem under a budget
+    axis: Axis | None = None  #: what the arms differ in beside the strategy; goes with a budget
 
     def __post_init__(self) -> None:
         if isinstance(self.front, bool) or not (isinstance(self.front, int) and 0 <= self.front <= MOST):
             raise ValueError(f"front should be a number of points from 0 to {MOST}, found {self.front!r}.")
+        if self.front and self.axis is not None:
+            raise ValueError("a front is one of static weights: leave it out along an axis.")
         lists = (("problem", self.problems, problem_key), ("strategy", self.strategies, spec_key))
         for what, specs, key_of in lists:
             seen: dict[str, str] = {}
@@ -54,10 +58,12 @@ class Suite:
     def under(self, budget: str) -> Suite:
         """The suite under this budget, with its seeds and the arms that are always there.
 
+        Along an axis none is: its own first arm is what the others are judged by.
+
         Raises:
             ValueError: there is no such budget.
         """
-        arms = tuple(dict.fromkeys([*budgets.ALWAYS, *self.strategies]))
+        arms = tuple(dict.fromkeys([*([] if self.axis else budgets.ALWAYS), *self.strategies]))
         seeds = tuple(range(budgets.budget_of(budget).seeds))
         return replace(self, budget=budget, strategies=arms, seeds=seeds)
 

@@ -11,6 +11,7 @@
     settings: {batch_size: 32}      # of train.Settings, for every problem
     front: 9                        # under a budget: points of a front of static weights
     worth: 0.5                      # Δm points that matter; or a mapping from spec to points
+    axis: sharing                   # instead of strategies: see `axes.AXES`; or hidden=[32,64]
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from ..problems import scales
 from ..problems.registry import OWN
 from ..specs import nearest, parse_spec
 from . import budget as budgets
+from .axes import Axis, axis_of
 from .protocol import Protocol
 from .runspec import SINGLE
 from .suite import MOST_SEEDS, Suite, check_settings
 from .yamlfile import Located, read_yaml
 
-KEYS = ("problems", "strategies", "seeds", "budget", "front", "settings", "worth")
+KEYS = ("problems", "strategies", "seeds", "budget", "front", "settings", "worth", "axis")
 
 
 def load_suite(path: str | Path | None = None) -> Suite:
@@ -53,19 +55,21 @@ def load_suite(path: str | Path | None = None) -> Suite:
         if key.value not in KEYS:
             raise key.error(f"unknown key {key.value!r}; " + nearest(key.value, KEYS))
     by_name = {key.value: value for key, value in content.items()}
-    for needed in ("problems", "strategies"):
+    axis = _axis(by_name["axis"]) if "axis" in by_name else None
+    for needed in ("problems", *(() if axis else ("strategies",))):
         if needed not in by_name:
             raise found.error(f"a suite needs {needed!r}: a list of specs.")
     problems = _problems(by_name["problems"])
-    arms = _strategies(by_name["strategies"])
+    arms = _strategies(by_name["strategies"]) if "strategies" in by_name else ("equal",)
     seeds = _seeds(by_name["seeds"]) if "seeds" in by_name else (0, 1, 2)
     settings = _settings(by_name["settings"]) if "settings" in by_name else {}
     worth = _worth(by_name["worth"], problems) if "worth" in by_name else {}
     own = {spec: _budget(node) for spec, node in _own_budgets(by_name["problems"])}
-    budget = _budget(by_name["budget"]) if "budget" in by_name else None
+    budget = _budget(by_name["budget"]) if "budget" in by_name else "default" if axis else None
     try:
         front = by_name["front"].plain() if "front" in by_name else 0
-        suite = Suite(Path(path).stem, problems, arms, seeds, settings, worth, budgets=own, front=front)
+        more: dict[str, Any] = {"budgets": own, "front": front, "axis": axis}
+        suite = Suite(Path(path).stem, problems, arms, seeds, settings, worth, **more)
         if own and budget is None:
             raise ValueError("a problem has a budget of its own: give the suite one too.")
         if front and budget is None:
@@ -75,6 +79,17 @@ def load_suite(path: str | Path | None = None) -> Suite:
         return replace(suite, seeds=seeds) if "seeds" in by_name else suite
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _axis(node: Located) -> Axis:
+    """By its name, or as a mapping of one name to arms, each a mapping of options and settings."""
+    try:
+        if isinstance(node.value, dict):
+            ((name, arms),) = node.plain().items()
+            return Axis(str(name), {str(label): own or {} for label, own in arms.items()})
+        return axis_of(node.value if isinstance(node.value, str) else node.shown())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise node.error(str(error)) from None
 
 
 def _budget(node: Located) -> str:

@@ -48,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of the suite's strategies, also FILE.py:Class or module:Class; repeatable",
     )
     parser.add_argument(
+        "--axis",
+        metavar="AXIS",
+        help="compare along it instead of strategies, all with that of -s (default: equal): sharing, "
+        "regularisation, or an option or a setting with values, hidden=[32,64]",
+    )
+    parser.add_argument(
         "--seeds",
         nargs="+",
         type=int,
@@ -149,6 +155,7 @@ def _on_dask(args: argparse.Namespace) -> Any:
 def _suite(args: argparse.Namespace) -> Suite:
     """The suite that is named, with what the options put in the place of its own."""
     from ..bench import load_suite
+    from ..bench.axes import axis_of
     from ..bench.runspec import SINGLE, slug
     from ..bench.suite import MOST_SEEDS
 
@@ -157,6 +164,10 @@ def _suite(args: argparse.Namespace) -> Suite:
         problems = {spec: suite.problems.get(spec, {}) for spec in args.problem}
         # other problems are another suite, with a folder of its own
         suite = replace(suite, problems=problems, name=slug("-".join(problems)))
+    if args.axis:
+        axis = axis_of(args.axis)
+        name = slug(f"{suite.name}-{axis.name}")
+        suite = replace(suite, axis=axis, name=name, strategies=("equal",), budget=suite.budget or "default")
     if args.strategy:
         # single-task training is always an arm, so naming it changes nothing
         strategies = tuple(spec for spec in dict.fromkeys(args.strategy) if spec != SINGLE)

@@ -158,18 +158,31 @@ class Sharing:
         return set(map(id, chosen))
 
     def _last_layer(self, leaves: Leaves, columns: list[int], agree: Callable[[int], int]) -> list[int]:
-        """The layer used last in the forward pass: the parameters of the module that owns it."""
+        """The layer used last in the forward pass: the parameters of the module that owns it.
+
+        Of copies that make one layer side by side (experts, a network per task) it is all of them.
+        """
         order, names = leaves.order, leaves.names
         last = agree(max(columns, key=lambda c: (order[c], c)))
         if leaves.known[last].place < OUTSIDE:
-            owner = names[last].rpartition(".")[0]
-            return [c for c in columns if names[c].rpartition(".")[0] == owner]
+            owner = self._owner(names[last])
+            return [c for c in columns if self._owner(names[c]) == owner]
         if leaves.graph is not None and leaves.graph.compiled:
             raise ValueError(
                 "Which parameters of a compiled model are its last shared layer is told by their names: "
                 "pass model=, or that layer as shared=."
             )
         return [c for c in columns if order[c] == order[last]]
+
+    def _owner(self, name: str) -> str:
+        """Name of the module that owns a parameter, the same for copies in a module with ``side_by_side``."""
+        module: Any = self.model
+        parts = name.split(".")[:-1]
+        for k, part in enumerate(parts):
+            if getattr(module, "side_by_side", False):
+                parts[k] = "*"
+            module = getattr(module, part, None)
+        return ".".join(parts)
 
     def state_dict(self) -> dict[str, list[int]]:
         """Parameter name -> tasks that reach it; empty without a model."""

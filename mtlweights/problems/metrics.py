@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -98,6 +99,20 @@ def relative_l2(predicted: np.ndarray, expected: np.ndarray) -> float:
 def value(predicted: np.ndarray, expected: np.ndarray) -> float:
     """Mean of the objective's values [N]; their lower bounds [N] do not count."""
     return float(np.mean(predicted))
+
+
+def exact_match(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> float:
+    """Share of the sequences that are as they should be, piece by piece."""
+    return float(np.mean([list(a) == list(b) for a, b in zip(predicted, expected, strict=True)]))
+
+
+def piece_f1(predicted: Sequence[Sequence[int]], expected: Sequence[Sequence[int]]) -> float:
+    """Mean over the sequences of the F1 of their pieces, whatever the order (Rajpurkar et al. 2016, 6.1)."""
+    found = []
+    for a, b in zip(predicted, expected, strict=True):
+        same = sum((Counter(a) & Counter(b)).values())
+        found.append(2 * same / (len(a) + len(b)) if a or b else 1.0)
+    return float(np.mean(found))
 
 
 def span_f1(predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..specs import suggest
-from .models import CascadedModel, Encoder, MultiTaskModel
+from .models import CascadedModel, Encoder, MultiTaskModel, Sharing
 from .task import MISSING, Task
 
 
@@ -19,14 +19,14 @@ class Example(TypedDict):
     """One example. A task without a label here is left out of ``targets``, or None."""
 
     input: Any  #: words; a pair of lists of words; or a row of numbers
-    targets: dict[str, Any]  #: task -> label ids, one a word; a label id; or a number
+    targets: dict[str, Any]  #: task -> label ids, one a word; a label id; a number; or ids of pieces
 
 
 class Batch(TypedDict):
     """Examples as tensors. A task without a labelled item in them is in neither targets nor counts."""
 
     inputs: dict[str, Any]  #: what the encoder takes
-    targets: dict[str, Tensor]  #: task -> [B, W] int64, [B] int64 or [B] float32
+    targets: dict[str, Tensor]  #: task -> [B, W] or [B, L] int64, [B] int64 or [B] float32
     counts: dict[str, int]  #: task -> number of labelled items
 
 
@@ -46,6 +46,7 @@ class Problem:
         epoch: examples drawn per epoch, again and again where there are fewer; None: every labelled one once.
         cascade: tasks in the order in which each one's output is read by those after it; (): none is read.
         staged: the tasks of a cascade are taken up one after the other, see `mtlweights.train.stages`.
+        sharing: the form in which the tasks share the encoder.
     """
 
     name: str
@@ -60,6 +61,14 @@ class Problem:
     epoch: int | None = None
     cascade: tuple[str, ...] = ()
     staged: bool = False
+    sharing: Sharing = Sharing()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        form = self.sharing.form
+        if self.cascade and form != "agnostic":
+            raise ValueError(
+                f"a cascade reads one shared encoder: training= does not go with sharing={form}."
+            )
 
     def only(self, *names: str) -> Problem:
         """The same problem with these tasks alone; the examples stay.
@@ -83,9 +92,10 @@ class Problem:
 
     def build(self) -> MultiTaskModel:
         """A new model, with weights drawn from torch's global generator."""
+        encoder = self.sharing.around(self.encoder(), self.tasks)
         if self.cascade:
-            return CascadedModel(self.encoder(), self.tasks, self.cascade, detach=self.staged)
-        return MultiTaskModel(self.encoder(), self.tasks)
+            return CascadedModel(encoder, self.tasks, self.cascade, detach=self.staged)
+        return MultiTaskModel(encoder, self.tasks)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Make a batch; words beyond a sentence's end are missing (-100)."""
@@ -111,6 +121,10 @@ def unlabelled(task: Task, examples: Sequence[Example]) -> Tensor:
 def _target(task: Task, values: list[Any], width: int) -> Tensor:
     if task.kind == "tokens":
         rows = [[*(value or []), *[MISSING] * (width - len(value or []))] for value in values]
+        return torch.tensor(rows, dtype=torch.int64)
+    if task.kind == "sequence":
+        longest = max([len(value or []) for value in values] + [1])
+        rows = [[*(value or []), *[MISSING] * (longest - len(value or []))] for value in values]
         return torch.tensor(rows, dtype=torch.int64)
     if task.kind == "classification":
         return torch.tensor([MISSING if value is None else value for value in values], dtype=torch.int64)

@@ -22,6 +22,7 @@ METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1", "auroc", "average_precision"),
     "regression": ("rmse", "pearson", "mae", "r2", "rrmse"),
     "objective": ("value", "relative_l2", "mse"),
+    "sequence": ("exact_match", "piece_f1"),
 }
 RANKINGS = ("auroc", "average_precision")  #: of two classes, by the odds of the second
 NUMBERS = ("regression", "objective")  #: the kinds whose output is one number, and that have no labels
@@ -41,7 +42,11 @@ class Task:
     ``classification``    logits [B, C]         ids [B]                 -100
     ``regression``        values [B]            values [B], raw unit    NaN
     ``objective``         values [B]            lower bounds [B]        NaN
+    ``sequence``          logits [B, L, V]      ids [B, L], end piece   -100
     ====================  ====================  ======================  =======
+
+    A sequence is another text, in pieces of a tokenizer. Their ids are the target, and in prediction the
+    output, -100 behind the end; it has no labels.
 
     An objective that is scored by ``relative_l2`` or ``mse`` has a reference solution as the target of dev
     and test, and its model gives the solution there, see `mtlweights.problems.data.physics`.
@@ -55,6 +60,7 @@ class Task:
         unit: what a regression's errors are divided by in the loss: 1 for squared raw units, ``std`` for a
             loss that does not depend on the unit.
         scale: what the loss is multiplied by.
+        crf: of labels of words, whether a `mtlweights.problems.models.crf.CRFHead` gives them.
 
     Raises:
         ValueError: a blank name, unknown kind, metrics that do not suit it, missing labels, labels that are
@@ -63,7 +69,7 @@ class Task:
     """
 
     name: str
-    kind: Literal["tokens", "classification", "regression", "objective"]
+    kind: Literal["tokens", "classification", "regression", "objective", "sequence"]
     metrics: tuple[str, ...]
     labels: tuple[str, ...] = ()
     untrained: float = 0.0
@@ -72,6 +78,7 @@ class Task:
     std: float = 1.0
     unit: float = 1.0
     scale: float = 1.0
+    crf: bool = False
 
     def __post_init__(self) -> None:
         where = f"task {self.name!r}:"
@@ -84,11 +91,14 @@ class Task:
             raise ValueError(
                 f"{where} metrics of {self.kind} are {', '.join(known)}, found {self.metrics!r}."
             )
-        if (self.kind in NUMBERS) == bool(self.labels) or len(self.labels) == 1:
+        bare = self.kind in (*NUMBERS, "sequence")
+        if bare == bool(self.labels) or len(self.labels) == 1:
             raise ValueError(
-                f"{where} {self.kind} takes {'no' if self.kind in NUMBERS else 'two or more'} labels, "
+                f"{where} {self.kind} takes {'no' if bare else 'two or more'} labels, "
                 f"found {len(self.labels)}."
             )
+        if self.crf and self.kind != "tokens":
+            raise ValueError(f"{where} a CRF is for labels of words, found {self.kind}.")
         if "span_f1" in self.metrics and not all(map(is_iob2, self.labels)):
             raise ValueError(f"{where} span_f1 needs labels O, B-TYPE and I-TYPE, found {self.labels!r}.")
         if len(self.labels) != 2 and (ranking := [m for m in self.metrics if m in RANKINGS]):
@@ -137,6 +147,11 @@ class Task:
         """Every metric over the labelled items of all batches; NaN where there is none."""
         if not any(self.count(target) for target in targets):
             return dict.fromkeys(self.metrics, math.nan)
+        if self.kind == "sequence":
+            answers = [sequence for output in outputs for sequence in _sequences(output)]
+            right = [sequence for target in targets for sequence in _sequences(target)]
+            known = [pair for pair in zip(answers, right, strict=True) if pair[1]]
+            return {metric: getattr(metrics, metric)(*zip(*known, strict=True)) for metric in self.metrics}
         batches = [self._items(output, target) for output, target in zip(outputs, targets, strict=True)]
         predicted, expected, odds = (np.concatenate(side) for side in zip(*batches, strict=True))
         scores = {}
@@ -190,6 +205,11 @@ class Task:
                     predicted.append([self.labels[i] for i in found])
                     expected.append([self.labels[i] for i in right])
         return predicted, expected
+
+
+def _sequences(ids: Tensor) -> list[list[int]]:
+    """The pieces of every sequence, without what is missing."""
+    return [[int(piece) for piece in row if piece != MISSING] for row in ids.tolist()]
 
 
 def is_iob2(label: str) -> bool:

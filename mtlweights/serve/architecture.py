@@ -5,24 +5,31 @@ An encoder is described by its modules as they are, not by how they were made: a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from ..problems import Task
 from ..problems.models import (
     MLP,
     BiLSTM,
     Encoder,
+    Joint,
     Pair,
     PairInputs,
+    Shared,
+    Sharing,
     SubwordInputs,
     TableInputs,
     Transformer,
     WordInputs,
 )
 from ..problems.models.features import Feature
+from ..problems.models.sharing.stack import Stack, TableStack
 from ..problems.models.transformer import load_model, load_tokenizer
 from .live import LiveFrozen, LiveInputs
 
@@ -35,6 +42,11 @@ def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
     Raises:
         ValueError: it is of another class.
     """
+    if isinstance(encoder, Joint):
+        return {"type": "joint", "encoder": describe_encoder(encoder.encoder)}
+    if isinstance(encoder, Shared):
+        own = {"form": encoder.form, "options": encoder.said, "blocks": encoder.stack.depth}
+        return {"type": "shared", **own, "encoder": _whole(encoder.stack)}
     if isinstance(encoder, BiLSTM):
         return {"type": "bilstm", **_bilstm(encoder)}
     if isinstance(encoder, MLP):
@@ -54,6 +66,14 @@ def describe_encoder(encoder: nn.Module) -> dict[str, Any]:
     )
 
 
+def _whole(stack: Stack) -> dict[str, Any]:
+    """The encoder that a stack was made of."""
+    if isinstance(stack, TableStack):
+        n_inputs, *hidden = stack.widths
+        return {"type": "mlp", "n_inputs": n_inputs, "hidden": hidden, "dropout": stack.dropout}
+    return describe_encoder(stack.encoder)  # type: ignore[arg-type]
+
+
 def _bilstm(encoder: BiLSTM) -> dict[str, Any]:
     chars, mix = encoder.chars, encoder.mix
     return {
@@ -71,7 +91,7 @@ def _bilstm(encoder: BiLSTM) -> dict[str, Any]:
     }
 
 
-def make_encoder(said: dict[str, Any], folder: Path) -> Encoder:
+def make_encoder(said: dict[str, Any], folder: Path, tasks: Sequence[Task] = ()) -> Encoder:
     """The encoder of a description, weights to be loaded; ``folder`` has a transformer's configuration."""
     kind, options = said["type"], {key: value for key, value in said.items() if key != "type"}
     if kind == "bilstm":
@@ -79,10 +99,14 @@ def make_encoder(said: dict[str, Any], folder: Path) -> Encoder:
         return BiLSTM(**options, features=features and tuple(features))
     if kind == "mlp":
         return MLP(**options)
+    if kind in ("joint", "shared"):
+        sharing = Sharing(kind if kind == "joint" else options["form"], options.get("options", {}))
+        sharing = replace(sharing, blocks=options.get("blocks", 1))
+        return sharing.around(make_encoder(options["encoder"], folder, tasks), tasks)
     if kind == "pair":
-        return Pair(make_encoder(options["encoder"], folder))
+        return Pair(make_encoder(options["encoder"], folder, tasks))
     if kind == "frozen":
-        return LiveFrozen(load_model(_configuration(folder)), make_encoder(options["encoder"], folder))
+        return LiveFrozen(load_model(_configuration(folder)), make_encoder(options["encoder"], folder, tasks))
     if kind == "transformer":
         return Transformer(_configuration(folder))
     raise ValueError(f"there is no encoder {kind!r}")
@@ -96,8 +120,10 @@ def _configuration(folder: Path) -> Any:
 
 def transformer_of(encoder: nn.Module) -> Any:
     """The transformers model inside an encoder; None if there is none."""
-    if isinstance(encoder, Pair):
+    if isinstance(encoder, (Pair, Joint)):
         return transformer_of(encoder.encoder)
+    if isinstance(encoder, Shared):
+        return transformer_of(getattr(encoder.stack, "encoder", encoder.stack))
     return encoder.frozen if isinstance(encoder, LiveFrozen) else getattr(encoder, "model", None)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..problems.models import MultiTaskModel
+from ..problems.models.encoders import encode
 from . import folder as folders
 from .architecture import transformer_of
 from .readings import read
@@ -39,12 +40,15 @@ class Graph(nn.Module):
     def __init__(self, model: MultiTaskModel, names: list[str]) -> None:
         super().__init__()
         self.names, self.tasks = names, [task.name for task in model.tasks]
-        self.encoder, self.heads = padded(model.encoder), model.heads
+        self.encoder: Any = padded(model.encoder)
+        self.heads = model.heads
+        if any(task.crf for task in model.tasks):
+            raise ValueError("a CRF is not exported: serve the folder as it is, in PyTorch.")
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Every head's output."""
-        states = self.encoder(nested(self.names, values))
-        return tuple(head(states) for head in self.heads.values())
+        states = encode(self.encoder, nested(self.names, values), self.tasks)
+        return tuple(head(states[task]) for task, head in zip(self.tasks, self.heads.values(), strict=True))
 
 
 def export(model: TrainedModel, folder: str | Path, threads: int = 1) -> float:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..problems.models import Encoder, FrozenInputs, FrozenStates, States, SubwordInputs, WordInputs
+from ..problems import Task
+from ..problems.models import Encoder, FrozenInputs, FrozenStates, SubwordInputs, WordInputs
 from ..problems.models.transformer import load_model, load_tokenizer
 
 LONGEST = 512  #: sub-words of a sentence, as in training
@@ -27,16 +28,21 @@ class LiveFrozen(Encoder):
         super().__init__()
         self.frozen, self.encoder = frozen.requires_grad_(False), encoder
         self.token_dim, self.pooled_dim = encoder.token_dim, encoder.pooled_dim
+        self.per_task = encoder.per_task
 
-    def forward(self, inputs: dict[str, Any]) -> States:
-        """Encode a batch."""
+    def output(self, task: Task, width: int) -> nn.Module:
+        """As the encoder's."""
+        return self.encoder.output(task, width)
+
+    def forward(self, inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> Any:
+        """Encode a batch; for each of the tasks where the encoder does."""
         given = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
         layers = torch.stack(self.frozen(**given, output_hidden_states=True).hidden_states, 2)
         index = inputs["first"][..., None, None].expand(-1, -1, *layers.shape[2:])
         features = torch.gather(layers, 1, index) * inputs["seen"][..., None, None]
         own = {key: inputs[key] for key in ("words", "chars", "mask")}
-        states: States = self.encoder({**own, "features": features.half().float()})
-        return states
+        own = {**own, "features": features.half().float()}
+        return self.encoder(own, tasks) if self.per_task else self.encoder(own)
 
 
 class LiveInputs:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..problems.models import BiLSTM, Encoder, Pair, States
+from ..problems.models import BiLSTM, Encoder, Joint, Pair, Shared, States
 from ..problems.models.encoders import masked_max, masked_mean
+from ..problems.models.sharing.stack import TableStack
 from .live import LiveFrozen
 
 
@@ -108,4 +109,10 @@ def padded(encoder: nn.Module) -> nn.Module:
         return Pair(padded(encoder.encoder))  # type: ignore[arg-type]
     if isinstance(encoder, LiveFrozen):
         return LiveFrozen(encoder.frozen, padded(encoder.encoder))  # type: ignore[arg-type]
+    if isinstance(encoder, Joint):
+        return encoder.around(padded(encoder.encoder))  # type: ignore[arg-type]
+    if isinstance(encoder, Shared) and not isinstance(encoder.stack, TableStack):
+        raise ValueError(
+            f"sharing={encoder.form} is exported over a table alone: serve this folder as it is, in PyTorch."
+        )
     return encoder

@@ -86,7 +86,7 @@ def load(path: Path, config: dict[str, Any], threads: int) -> dict[str, Any]:
     if config["runtime"] == "onnx":
         runtime = Onnx(path / folders.GRAPH, threads)
     else:
-        module = MultiTaskModel(make_encoder(config["encoder"], path), tasks)
+        module = MultiTaskModel(make_encoder(config["encoder"], path, tasks), tasks)
         module.load_state_dict(_safetensors().load_file(path / folders.WEIGHTS))
         runtime = Torch(module.eval())
     kept = {key: config[key] for key in ("kind", "encoder", "problem", "about")}

@@ -14,7 +14,15 @@ from torch import nn
 
 from ..files.escapes import message_of
 from ..problems import Problem, Task
-from ..problems.models import CascadedModel, FrozenInputs, MultiTaskModel, Pair, PairInputs, TableInputs
+from ..problems.models import (
+    CascadedModel,
+    FrozenInputs,
+    Joint,
+    MultiTaskModel,
+    Pair,
+    PairInputs,
+    TableInputs,
+)
 from ..problems.models.features import Feature
 from ..problems.models.heads import ClassificationHead, RegressionHead, TokenHead
 from ..problems.models.transformer import model_folder
@@ -179,6 +187,9 @@ class TrainedModel:
 
 def _live(encoder: Any, inputs: Any) -> tuple[Any, Any]:
     """The encoder and inputs, with cached features replaced by what computes them."""
+    if isinstance(encoder, Joint) and isinstance(inputs, PairInputs):
+        inner, own = _live(encoder.encoder, inputs)
+        return encoder.around(inner), own
     if isinstance(inputs, PairInputs) and isinstance(inputs.inputs, FrozenInputs):
         inner, own = live(encoder.encoder, inputs.inputs)
         return Pair(inner), PairInputs(own)

@@ -20,9 +20,13 @@ SHORT = {
     "cascade": ["--limit", "60", "--epochs", "2", "--seeds", "2"],
     "task_sets": ["--limit", "60", "--epochs", "1", "--seeds", "2"],
     "slots": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
+    "sharing": ["--limit", "40", "--epochs", "1", "--seeds", "1"],
+    "crf": ["--limit", "20", "--epochs", "1", "--hidden", "4"],
+    "sequences": ["--limit", "20", "--epochs", "1", "--width", "16"],
+    "modalities": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
 }
 
-NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets")
+NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets", "crf", "sequences")
 
 
 @pytest.fixture

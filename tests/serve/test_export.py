@@ -70,3 +70,23 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else True)
     assert main(["export", str(folder)]) == 2
     assert "pip install 'mtlweights[export]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["ple,levels=2", "cross_stitch"])
+def test_a_form_of_sharing_over_a_table_is_exported(form, tmp_path):
+    spec = f"csv:{small.table_file(tmp_path)}:classify=dear,regress=price,hidden=4,sharing={form}"
+    problem = load(spec)
+    model = TrainedModel.from_problem(problem, problem.build())
+    assert export.export(model, tmp_path / "out") < export.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("sharing=mmoe", "sharing=mmoe is exported over a table alone"), ("crf=true", "a CRF is")],
+)
+def test_what_is_not_exported_says_so(option, said, tmp_path):
+    problem = load(f"conll:{small.column_file(tmp_path)}:ner=1,pos=2,hidden=4,{option}")
+    model = TrainedModel.from_problem(problem, problem.build())
+    with pytest.raises(ValueError, match=said):
+        export.export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

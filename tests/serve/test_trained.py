@@ -60,6 +60,30 @@ def test_frozen_features_are_those_of_training(tmp_path, monkeypatch):
     torch.testing.assert_close(torch.tensor(model.runtime(model.inputs(words))["ner"]), expected)
 
 
+SHARED = [("tagger", "task_dependent"), ("tagger", "ple"), ("tagger", "joint"), ("table", "mmoe")]
+SHARED += [("table", "cross_stitch"), ("table", "mtan"), ("transformer", "mmoe"), ("pair", "mmoe")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [*SHARED, ("frozen", "joint"), ("frozen", "ple"), ("tagger", "agnostic,crf=true")]
+)
+def test_a_folder_holds_the_form_of_sharing(kind, form, tmp_path, monkeypatch, request):
+    monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
+    if kind == "pair":
+        request.getfixturevalue("data_dir")
+    own = {"frozen": f"encoder=frozen,hidden=4,model={small.bert(tmp_path / 'bert')}"}
+    own["transformer"] = f"encoder=transformer,model={tmp_path / 'bert'}"
+    spec = {"table": f"csv:{small.table_file(tmp_path)}:classify=dear,regress=price", "pair": "sick:hidden=4"}
+    text = f"conll:{small.column_file(tmp_path)}:ner=1,pos=2,{own.get(kind, 'hidden=4')}"
+    problem = load(f"{spec.get(kind, text)},sharing={form}")
+    model = TrainedModel.from_problem(problem, problem.build())
+    again = TrainedModel.from_pretrained(model.save_pretrained(tmp_path / "left"))
+    examples = [example["input"] for example in problem.splits["test"][:6]]
+    examples = small.EXAMPLES["table"] if kind == "table" else examples
+    assert again.predict(examples) == model.predict(examples)
+    assert [*again.module.state_dict()] == [*model.module.state_dict()]
+
+
 @pytest.mark.parametrize("kind", ["tagger", "table"])
 def test_folders_of_format_1_are_read(kind):
     model = TrainedModel.from_pretrained(FORMAT1 / kind)

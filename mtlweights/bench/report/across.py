@@ -20,14 +20,17 @@ Table = dict[str, dict[str, list[float]]]  #: arm -> problem -> Δm of each seed
 
 
 def across_problems(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A section of the page for every budget under which two or more problems were run; stress left out."""
+    """A section of the page for every budget and axis along which two or more problems were run; stress left
+    out."""
     groups: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         if not scales.split(comparison.problem)[1]:
-            groups.setdefault(str(comparison.settings.get("budget", "")), []).append(comparison)
+            budget, axis = (str(comparison.settings.get(key, "")) for key in ("budget", "axis"))
+            groups.setdefault(budget + f", axis={axis}" * bool(axis), []).append(comparison)
     sections: list[dict[str, Any]] = []
     for budget, group in groups.items():
-        alone, equal = (_table(group, against) for against in (SINGLE, "equal"))
+        base = group[0].base
+        alone, equal = (_table(group, against) for against in (SINGLE, base))
         if len({c.problem for c in group}) == len(group) > 1 and alone:
             title = "Across problems" + f" (budget={budget})" * (len(groups) > 1)
             mean_ranks = _ranks(alone)
@@ -36,8 +39,8 @@ def across_problems(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                     "id": f"across-{len(sections) + 1}",
                     "title": title,
                     "summary": _summary(len(group), len(alone)),
-                    "figure": _rank_figure(mean_ranks, len(group), title),
-                    "grids": [_grid(alone, equal, mean_ranks)],
+                    "figure": _rank_figure(mean_ranks, len(group), title, base),
+                    "grids": [_grid(alone, equal, mean_ranks, base)],
                 }
             )
     return sections
@@ -73,8 +76,8 @@ def _summary(problems: int, arms: int) -> str:
     return f"{arms} arms on {problems} problems: {what}. No verdict: a problem is no sample of problems."
 
 
-def _grid(alone: Table, equal: Table, mean_ranks: dict[str, float]) -> Grid:
-    heads = [(f"{DELTA} %, interquartile mean", f"against {what}") for what in (SINGLE, "equal")]
+def _grid(alone: Table, equal: Table, mean_ranks: dict[str, float], base: str) -> Grid:
+    heads = [(f"{DELTA} %, interquartile mean", f"against {what}") for what in (SINGLE, base)]
     grid = Grid("The middle half of all runs of all problems", [*heads, ("", "mean rank")], [])
     for arm in sorted(alone, key=lambda arm: mean_ranks[arm]):
         cells = [_cell(alone[arm]), _cell(equal[arm]) if arm in equal else Cell("")]
@@ -87,7 +90,7 @@ def _cell(scores: dict[str, list[float]]) -> Cell:
     return Cell(f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]")
 
 
-def _rank_figure(mean_ranks: dict[str, float], problems: int, title: str) -> str:
+def _rank_figure(mean_ranks: dict[str, float], problems: int, title: str, base: str) -> str:
     """SVG: mean ranks, each with a bar as long as the critical difference; empty with too few problems."""
     far = critical_difference(problems, len(mean_ranks))
     if far is None:
@@ -98,7 +101,7 @@ def _rank_figure(mean_ranks: dict[str, float], problems: int, title: str) -> str
         for place, arm in enumerate(order):
             rank = mean_ranks[arm]
             axes.plot([rank - far / 2, rank + far / 2], [place, place], color=MUTED, linewidth=1.6)
-            axes.plot([rank], [place], "o", color=TEXT if arm == "equal" else ACCENT, markersize=4.5)
+            axes.plot([rank], [place], "o", color=TEXT if arm == base else ACCENT, markersize=4.5)
         axes.yaxis.set_ticks(range(len(order)), [clipped(arm) for arm in order])
         axes.set_xlabel("mean rank, 1 is best; bars that overlap: not told apart (Nemenyi)")
         axes.grid(axis="y", visible=False)

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, stdev
 from typing import Any
 
@@ -16,12 +17,12 @@ from ..runspec import SINGLE, problem_key
 from ..selection import Choice
 from ..statistics import Verdict
 from . import testset
-from .inference import Finding, Scores, findings, references
+from .inference import EQUAL, Finding, Scores, findings, judged_by, references
 
 Result = Mapping[str, Any]
 
 #: arms everything else is judged by come first
-_FIRST = (SINGLE, "equal", "fixed", "random")
+_FIRST = ("fixed", "random")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ class Comparison:
     front: Scores  #: the same of static weights that are no arms: shown, not judged
     choices: list[Choice]  #: what the arms chose, under a budget
     test_halves: dict[tuple[str, str], float]  #: see `testset.halves`
+    base: str = EQUAL  #: what arms are judged by beside single-task training
+
+    @property
+    def against(self) -> str | None:
+        """What arms are judged by first, see `inference.judged_by`."""
+        return judged_by([row.arm for row in self.rows], self.base)
 
     @property
     def tasks(self) -> list[str]:
@@ -102,7 +109,7 @@ def compare(
     data = _data(results)
     seen: set[str] = set()
     for result in results:
-        once = f"{result['id']} {result.get('budget')}"
+        once = f"{result['id']} {result.get('budget')} {result.get('axis')}"
         if once in seen:
             raise ValueError(f"run {result['id']} is given twice; each run may count once.")
         seen.add(once)
@@ -120,14 +127,15 @@ def compare(
 def verdicts(results: Iterable[Result], protocol: Protocol | None = None) -> list[dict[str, Any]]:
     """Every verdict, as numbers that others can check from the result files.
 
-    Each has problem, budget (None without one), arm, against, what (Δm or a task), mean, low, high (points of
-    per cent of single-task training; None is infinite), p (Holm over the arms), verdict, seeds, more_seeds.
+    Each has problem, budget and axis (None without one), arm, against, what (Δm or a task), mean, low, high
+    (points of per cent of single-task training; None is infinite), p (Holm over the arms), verdict, seeds,
+    more_seeds.
 
     Raises:
         ValueError: no results, or one run given twice.
     """
     return [
-        {**finding.as_dict(), "budget": comparison.settings.get("budget")}
+        {**finding.as_dict(), **{key: comparison.settings.get(key) for key in ("budget", "axis")}}
         for comparison in compare(results, protocol)
         for finding in comparison.findings
     ]
@@ -136,7 +144,7 @@ def verdicts(results: Iterable[Result], protocol: Protocol | None = None) -> lis
 def _setup(result: Result) -> tuple[str, str]:
     """What is compared within: settings, or a budget, under which every arm has settings of its own."""
     own = result.get("budget") or _without_seed(result["settings"])
-    return result["problem"], json.dumps(own, sort_keys=True)
+    return result["problem"], json.dumps([own, result.get("axis")], sort_keys=True)
 
 
 def _data(results: list[Result]) -> dict[str, str]:
@@ -176,21 +184,23 @@ def _comparison(
     swept = [result for result in results if is_front(arm_of(result))]
     results = [result for result in results if not is_front(arm_of(result))]
     columns = _columns(results)
-    arms = sorted(dict.fromkeys(map(arm_of, results)), key=_place)
+    base = str(results[0].get("base", EQUAL))
+    arms = sorted(dict.fromkeys(map(arm_of, results)), key=partial(_place, base))
     rows = [_row(arm, results, columns) for arm in arms]
     seeds = sorted({result["seed"] for result in results})
     settings = _common(results) | ({"data": data} if data else {})
     scores = _scores(results, arms, columns)
-    judged = findings(problem, scores, protocol)
-    worth, budget = protocol.worth_of(problem), settings.get("budget")
+    judged = findings(problem, scores, protocol, base)
+    worth = protocol.worth_of(problem)
     front = _scores(swept, list(dict.fromkeys(map(arm_of, swept))), columns)
-    own = [c for c in choices if c.budget == budget and problem_key(c.problem) == problem_key(problem)]
+    this = (settings.get("budget"), settings.get("axis"), problem_key(problem))
+    own = [c for c in choices if (c.budget, c.axis[0] if c.axis else None, problem_key(c.problem)) == this]
     own = [c for c in own if not is_front(c.arm)]
     by_arm = {arm: [result for result in results if arm_of(result) == arm] for arm in arms}
     signs = {column.task: 1 if column.higher_is_better else -1 for column in columns if column.primary}
-    halves = testset.halves(by_arm, signs, references(arms))
+    halves = testset.halves(by_arm, signs, references(arms, base))
     found = (problem, settings, seeds, columns, rows, results, worth, judged, scores, front, own, halves)
-    return Comparison(*found)
+    return Comparison(*found, base)
 
 
 def _columns(results: list[Result]) -> list[Column]:
@@ -268,17 +278,18 @@ def _paired(own: list[Result], single: list[Result], column: Column) -> tuple[di
     return differences, abs(fmean(alone[seed] for seed in differences)) if differences else 0.0
 
 
-def _place(arm: str) -> tuple[int, str]:
-    name = arm.split(":")[0]
-    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), arm)
+def _place(base: str, arm: str) -> tuple[int, str]:
+    first, name = (SINGLE, base, *_FIRST), arm.split(":")[0]
+    name = arm if arm == base else name
+    return (first.index(name) if name in first else len(first), arm)
 
 
 def _common(results: list[Result]) -> dict[str, Any]:
     """The settings that all runs share, and the budget under which they do not share the rest."""
     first, *rest = (_without_seed(result["settings"]) for result in results)
-    budget = results[0].get("budget")
+    under = {key: results[0][key] for key in ("budget", "axis") if results[0].get(key)}
     shared = {k: value for k, value in first.items() if all(other.get(k) == value for other in rest)}
-    return shared | ({"budget": budget} if budget else {})
+    return shared | under
 
 
 def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:

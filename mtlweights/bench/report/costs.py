@@ -1,4 +1,4 @@
-"""What a gain costs: time of a step beside equal weights, and what is left of the gain in equal time."""
+"""What a gain costs: time of a step beside the first arm's, and what is left of the gain in its time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from ..costs import Costs
 from ..runspec import SINGLE
 from .comparison import Comparison, Result
 from .drawing import GRID, MUTED, TEXT, clipped, drawing
-from .inference import DELTA
+from .inference import DELTA, called
 from .table import Cell, Grid
 from .verdict_figure import COLOURS
 
-EQUAL = "equal"
-
 
 def costs_of(comparison: Comparison, costs: Costs) -> dict[str, dict[str, float]]:
-    """Arm -> ratios to a step of equal weights, of the arms that were measured."""
+    """Arm -> ratios to a step of equal weights (an axis's first arm), of the arms that were measured."""
     ids = {c.arm: c.trials[c.chosen]["id"] for c in comparison.choices if c.only is None}
     found = {row.arm: costs[ids[row.arm]] for row in comparison.rows if ids.get(row.arm) in costs}
-    return found | {EQUAL: {"time": 1.0, "memory": 1.0}} if found else {}
+    return found | {comparison.base: {"time": 1.0, "memory": 1.0}} if found else {}
 
 
 def cost_grid(comparison: Comparison, costs: Mapping[str, Mapping[str, float]]) -> Grid | None:
@@ -34,8 +32,9 @@ def cost_grid(comparison: Comparison, costs: Mapping[str, Mapping[str, float]]) 
         return None
     memory = all(cost["memory"] for cost in costs.values())
     heads = [("", "step time"), *([("", "peak memory")] if memory else [])]
-    heads += [(f"{DELTA} % on validation", "all epochs"), (f"{DELTA} % on validation", "in equal's time")]
-    grid = Grid("Cost, as multiples of equal weights", heads, [])
+    base = comparison.base
+    heads += [(f"{DELTA} % on validation", "all epochs"), (f"{DELTA} % on validation", f"in {base}'s time")]
+    grid = Grid(f"Cost, as multiples of {called(base)}", heads, [])
     for arm, cost in sorted(costs.items(), key=lambda item: item[1]["time"]):
         cells = [Cell(f"{cost['time']:.2f}"), *([Cell(f"{cost['memory']:.2f}")] if memory else [])]
         cells += [Cell(_percent(_delta(comparison, arm, slower))) for slower in (1.0, max(1.0, cost["time"]))]
@@ -75,8 +74,10 @@ def _score(result: Result, task: str, metric: str, slower: float) -> float | Non
 
 
 def cost_figure(comparison: Comparison, costs: Mapping[str, Mapping[str, float]]) -> str:
-    """SVG: Δm against equal weights over the time of a step; empty where nothing was measured or judged."""
-    verdicts = {arm: comparison.verdict(arm, EQUAL, DELTA) for arm in costs}
+    """SVG: Δm against equal weights (an axis's first arm) over the time of a step; empty where nothing was
+    measured or judged."""
+    base = comparison.base
+    verdicts = {arm: comparison.verdict(arm, base, DELTA) for arm in costs}
     found = {arm: v for arm, v in verdicts.items() if v is not None and math.isfinite(v.interval.half)}
     if not found:
         return ""
@@ -86,12 +87,12 @@ def cost_figure(comparison: Comparison, costs: Mapping[str, Mapping[str, float]]
         axes = figure.get_axes()[0]
         axes.axhspan(-comparison.worth, comparison.worth, color=GRID, alpha=0.35, linewidth=0)
         axes.plot([1.0], [0.0], "D", color=MUTED, markersize=4.5)
-        axes.annotate(EQUAL, (1.0, 0.0), (5, -8), textcoords="offset points", fontsize=7, color=TEXT)
+        axes.annotate(clipped(base), (1.0, 0.0), (5, -8), textcoords="offset points", fontsize=7, color=TEXT)
         for arm, verdict in found.items():
             own, time, colour = verdict.interval, costs[arm]["time"], COLOURS[verdict.verdict]
             axes.plot([time, time], [own.low, own.high], color=colour, linewidth=1.2)
             axes.plot([time], [own.mean], "o", color=colour, markersize=4.5)
             axes.annotate(clipped(arm), (time, own.mean), (4, 3), textcoords="offset points", fontsize=7)
-        axes.set_xlabel("time of a step, multiples of equal weights")
-        axes.set_ylabel(f"{DELTA} against equal weights")
+        axes.set_xlabel(f"time of a step, multiples of {called(base)}")
+        axes.set_ylabel(f"{DELTA} against {called(base)}")
     return svg[0]

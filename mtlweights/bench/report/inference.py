@@ -13,6 +13,7 @@ from ..runspec import SINGLE
 from ..statistics import Verdict, judge
 
 DELTA = "Δm"
+EQUAL = "equal"
 Scores = Mapping[str, Mapping[str, Mapping[int, float]]]  #: arm -> task -> seed -> metric, + better
 
 
@@ -45,19 +46,26 @@ class Finding:
         }
 
 
-def references(arms: Sequence[str]) -> list[str]:
-    """What other arms are judged by: single-task training, equal weights, and static weights."""
+def references(arms: Sequence[str], base: str = EQUAL) -> list[str]:
+    """What other arms are judged by: single-task training, equal weights (an axis has another ``base``), and
+    static weights."""
     static = [arm for arm in arms if arm.split(":")[0] == "fixed"]
-    return [arm for arm in (SINGLE, "equal", *static[:1]) if arm in arms]
+    return [arm for arm in (SINGLE, base, *static[:1]) if arm in arms]
 
 
-def judged_by(arms: Sequence[str]) -> str | None:
-    """What arms are judged by first: equal weights, else single-task training, else static weights."""
-    known = references(arms)
-    return "equal" if "equal" in known else next(iter(known), None)
+def judged_by(arms: Sequence[str], base: str = EQUAL) -> str | None:
+    """What arms are judged by first: the base, else single-task training, else static weights."""
+    known = references(arms, base)
+    return base if base in known else next(iter(known), None)
 
 
-def findings(problem: str, scores: Scores, protocol: Protocol) -> list[Finding]:
+def called(reference: str) -> str:
+    """A reference in a sentence."""
+    weights = reference.split(":")[0] in (EQUAL, "fixed")
+    return "single-task training" if reference == SINGLE else f"{reference} weights" if weights else reference
+
+
+def findings(problem: str, scores: Scores, protocol: Protocol, base: str = EQUAL) -> list[Finding]:
     """Every arm against every reference, Holm over the arms for each reference and each thing compared.
 
     A difference is in per cent of the single-task mean, whose own uncertainty is propagated: with per-seed
@@ -66,7 +74,7 @@ def findings(problem: str, scores: Scores, protocol: Protocol) -> list[Finding]:
     """
     out = []
     tasks = list(dict.fromkeys(task for by_task in scores.values() for task in by_task))
-    for against in references(list(scores)):
+    for against in references(list(scores), base):
         arms = [arm for arm in scores if arm != against]
         per_task = {task: {arm: relative(scores, arm, against, task) for arm in arms} for task in tasks}
         whats = {DELTA: {arm: _mean([per_task[task][arm] for task in tasks]) for arm in arms}, **per_task}

@@ -12,7 +12,7 @@ from ..runspec import SINGLE
 from .comparison import Comparison
 from .drawing import ACCENT, GRID, MUTED, TEXT, clipped, drawing
 from .front import Points, changes, means
-from .inference import DELTA, judged_by
+from .inference import DELTA
 from .table import Cell, Grid
 from .verdict_figure import COLOURS
 
@@ -38,7 +38,7 @@ def trade_off(comparison: Comparison) -> str:
 
 
 def _colour(comparison: Comparison, arm: str) -> str:
-    against = judged_by([row.arm for row in comparison.rows])
+    against = comparison.against
     verdict = comparison.verdict(arm, against, DELTA) if against else None
     return ACCENT if verdict is None else COLOURS[verdict.verdict]
 
@@ -105,7 +105,8 @@ def _by_seed(comparison: Comparison, arm: str) -> dict[int, float]:
 def stress(comparison: Comparison, among: Sequence[Comparison]) -> Grid | None:
     """Where losses are multiplied: each arm's mean change there, and on the problem as it is."""
     base, factors = scales.split(comparison.problem)
-    plain = [other for other in among if other.problem == base]
+    axis = comparison.settings.get("axis")
+    plain = [other for other in among if other.problem == base and other.settings.get("axis") == axis]
     plain.sort(key=lambda other: _budget(other) != _budget(comparison))
     if not factors or not plain:
         return None
@@ -124,7 +125,8 @@ def stress(comparison: Comparison, among: Sequence[Comparison]) -> Grid | None:
 def exposure(comparison: Comparison) -> Grid | None:
     """Optimizer steps and labels of each task that every arm was trained on, in all; the same for all arms.
 
-    An arm whose steps differ from those of equal weights is marked: it stopped early, or got less or more.
+    An arm whose steps differ from those of equal weights, or of an axis's first arm, is marked: it stopped
+    early, or got less or more.
     """
     tasks, rows = comparison.tasks, {}
     for row in comparison.rows:
@@ -140,7 +142,7 @@ def exposure(comparison: Comparison) -> Grid | None:
         rows[row.arm] = steps, labels
     if not rows:
         return None
-    usual = rows.get("equal", next(iter(rows.values())))[0]
+    usual = rows.get(comparison.base, next(iter(rows.values())))[0]
     heads = [("", "optimizer steps"), *((task, "labels seen") for task in tasks)]
     grid = Grid("What every arm was trained on, mean over seeds", heads, [])
     for arm, (steps, labels) in rows.items():

@@ -15,7 +15,7 @@ from ..selection import Choice
 from ..statistics import VERDICTS, Verdict
 from ..statistics.verdicts import FEWEST_SEEDS
 from .comparison import Column, Comparison, Estimate, Result, compare
-from .inference import DELTA, judged_by, references, warnings
+from .inference import DELTA, called, references, warnings
 
 NAMES = {
     "span_f1": "span F1",
@@ -122,7 +122,7 @@ def summary(comparison: Comparison) -> str:
     """The verdict on every arm, against equal weights where they were run, in one sentence or two."""
     n = len(comparison.seeds)
     seeds = f"{n} seed{'s' * (n > 1)}"
-    against = judged_by([row.arm for row in comparison.rows])
+    against = comparison.against
     found = {verdict: [] for verdict in VERDICTS}  # type: dict[str, list[str]]
     for row in comparison.rows:
         verdict = comparison.verdict(row.arm, against, DELTA) if against else None
@@ -134,7 +134,7 @@ def summary(comparison: Comparison) -> str:
         few = "One seed gives no interval" if n == 1 else "2 seeds are too few"
         return f"{few}, and so no verdict: run {FEWEST_SEEDS} or more."
     parts = [f"{verdict}: {', '.join(arms)}" for verdict, arms in found.items() if arms]
-    what = "single-task training" if against == SINGLE else f"{against} weights"
+    what = called(str(against))
     lines = [f"{DELTA} against {what}, {seeds}, {comparison.worth:g} points matter: {'; '.join(parts)}."]
     return " ".join([*lines, *warnings(comparison.findings)])
 
@@ -169,7 +169,8 @@ def grids(comparison: Comparison) -> list[Grid]:
                 _change(row.change[c.task], marks[c.task], c.metric in PERCENT, digits[c], n) for c in tasks
             ]
             changes.rows.append((row.arm, [_change(row.delta, marks[DELTA], False, 2, n), *cells]))
-    others = [against for against in references([row.arm for row in comparison.rows]) if against != SINGLE]
+    arms = [row.arm for row in comparison.rows]
+    others = [against for against in references(arms, comparison.base) if against != SINGLE]
     judged = [_verdicts(comparison, against) for against in others]
     return [grid for grid in (scores, changes, *judged) if grid.rows]
 

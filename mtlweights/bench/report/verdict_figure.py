@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..runspec import SINGLE
 from .comparison import Comparison
 from .drawing import BETTER, GRID, MUTED, TEXT, WORSE, clipped, drawing
-from .inference import DELTA, Finding, judged_by
+from .inference import DELTA, Finding, called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +21,13 @@ def verdict_figure(comparison: Comparison) -> str:
 
     Against equal weights, else single-task training. Empty where no arm has an interval.
     """
-    against = judged_by([row.arm for row in comparison.rows])
+    against = comparison.against
     found = [f for f in comparison.findings if (f.against, f.what) == (against, DELTA)]
     found = [f for f in found if math.isfinite(f.verdict.interval.half)]
     if not found:
         return ""
     found.sort(key=lambda f: f.verdict.interval.mean)
-    what = "single-task training" if against == SINGLE else f"{against} weights"
+    what = called(str(against))
     size, label = (7.4, 0.7 + 0.22 * len(found)), f"{DELTA} of every arm against {what}"
     with drawing(1, size, label, f"{comparison.problem} verdicts") as (figure, svg):
         axes = figure.get_axes()[0]

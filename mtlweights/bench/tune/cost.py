@@ -30,22 +30,26 @@ class Cost:
         self.problem, self.rounds = problem, rounds
         self._known: dict[tuple[Any, ...], dict[str, float]] = {}
 
-    def ratio(self, spec: RunSpec, what: str) -> float:
-        """``"time"`` of a step (of the processor where there is no GPU) or peak ``"memory"`` of a GPU."""
-        device = resolve_device(spec.settings.device)
-        key = (spec.problem, spec.strategy, spec.settings.batch_size)
+    def ratio(self, spec: RunSpec, what: str, against: RunSpec | None = None) -> float:
+        """``"time"`` of a step (of the processor where there is no GPU) or peak ``"memory"`` of a GPU.
+
+        ``against``: what is measured beside it, by default equal weights.
+        """
+        device, plain = resolve_device(spec.settings.device), against or replace(spec, strategy=EQUAL)
+        key = (spec.problem, spec.strategy, spec.settings.batch_size, plain.problem, plain.strategy)
         if key not in self._known:
             with _generators_kept():
-                self._known[key] = self._measure(spec, device)
+                self._known[key] = self._measure(spec, plain, device)
         return self._known[key][what]
 
-    def _measure(self, spec: RunSpec, device: torch.device) -> dict[str, float]:
-        problem, plain = self.problem(spec.problem), replace(spec, strategy=EQUAL)
-        batches = training(problem, spec.settings.batch_size, 1, torch.Generator().manual_seed(0))
-        steps = [_stepper(which, problem, device) for which in (spec, plain)]
+    def _measure(self, spec: RunSpec, plain: RunSpec, device: torch.device) -> dict[str, float]:
+        both = [(which, self.problem(which.problem)) for which in (spec, plain)]
+        size = spec.settings.batch_size
+        batches = [training(problem, size, 1, torch.Generator().manual_seed(0)) for _, problem in both]
+        steps = [_stepper(which, problem, device) for which, problem in both]
         found: tuple[list[dict[str, float]], ...] = ([], [])
-        for batch in itertools.islice(itertools.cycle(batches), self.rounds):
-            for kept, step in zip(found, steps, strict=True):
+        for same in itertools.islice(zip(*map(itertools.cycle, batches), strict=False), self.rounds):
+            for kept, step, batch in zip(found, steps, same, strict=True):
                 kept.append(step(batch))
         ours, theirs = (
             {what: median(step[what] for step in kept[2:]) for what in ("time", "memory")} for kept in found

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import torch
 
 from ...specs import suggest
 from ..models import (
@@ -22,6 +25,7 @@ from ..models import (
     load_tokenizer,
 )
 from ..models.features import Feature
+from ..models.sharing import Sharing, taken
 from ..problem import Example, Problem
 from ..task import Task
 from .download import cache_folder
@@ -59,7 +63,9 @@ def text_problem(
     With ``encoder=transformer`` a pair is read at once, one sentence after the other.
 
     Args:
-        options: ``encoder`` (bilstm, frozen or transformer) and that encoder's own, see `OPTIONS`.
+        options: ``encoder`` (bilstm, frozen or transformer) and that encoder's own, see `OPTIONS`;
+            ``sharing`` and that form's own, see `mtlweights.problems.models.sharing.OPTIONS`; ``crf``, true
+            or the tasks whose words get one.
         settings: training settings of this problem by encoder, over `SETTINGS`.
         notes: the problem's.
         dims: defaults of this problem for the arguments of `BiLSTM`.
@@ -71,6 +77,8 @@ def text_problem(
     if not isinstance(kind, str) or kind not in OPTIONS:
         raise ValueError(f"{name}: there is no encoder {kind!r}; {suggest(str(kind), OPTIONS)}")
     defaults = {key: dims.get(key, value) for key, value in OPTIONS[kind].items()}
+    sharing, options = taken(options, name, kind == "transformer")
+    tasks, options = _with_crf(name, tasks, options)
     given = {key: value for key, value in options.items() if key != "encoder"}
     chosen = take(given, defaults, f"{name} with encoder={kind}")
     if kind == "transformer":
@@ -80,7 +88,24 @@ def text_problem(
     chosen = {**SETTINGS[kind], **(settings or {}).get(kind, {})}
     own = {**defaults, **given}
     space = {} if kind == "transformer" else _space(own)
-    return Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes, space, own)
+    found = Problem(name, tuple(tasks), splits, inputs, encoder, chosen, notes, space, own)
+    return _shared(found, sharing, tried=kind != "transformer")
+
+
+def _with_crf(
+    name: str, tasks: Sequence[Task], options: Mapping[str, Any]
+) -> tuple[list[Task], dict[str, Any]]:
+    """The tasks, those that ``crf`` among the options says with a CRF, and the other options."""
+    said: Any = options.get("crf", False)
+    words = [task.name for task in tasks if task.kind == "tokens"]
+    chosen = words if said is True else [] if said is False else said if isinstance(said, list) else [said]
+    if unknown := [task for task in chosen if task not in words] or [said] * (said is True and not words):
+        known = (
+            f"one of the tasks that label words, {', '.join(words)}" if words else "left out without words"
+        )
+        raise ValueError(f"{name}: crf should be true, or {known}; found {unknown[0]!r}.")
+    rest = {key: value for key, value in options.items() if key != "crf"}
+    return [replace(task, crf=task.name in chosen) for task in tasks], rest
 
 
 def table_problem(
@@ -96,12 +121,30 @@ def table_problem(
 
     ``features``: the columns that the numbers were made of.
     """
+    sharing, options = taken(options, name)
     chosen = take(options, TABLE_OPTIONS, name)
     inputs = TableInputs.fit([example["input"] for example in splits["train"]], features)
     hidden = [chosen["hidden"]] * chosen["layers"]
     encoder = partial(MLP, inputs.n_inputs, hidden=hidden, dropout=chosen["dropout"])
     space = _space(chosen)
-    return Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes, space, chosen)
+    found = Problem(name, tuple(tasks), splits, inputs, encoder, dict(settings), notes, space, chosen)
+    return _shared(found, sharing)
+
+
+def _shared(problem: Problem, sharing: Sharing, tried: bool = True) -> Problem:
+    """The problem with this form of sharing, ``tried`` once, so that what does not fit is refused now.
+
+    Raises:
+        ValueError: an option of the form does not fit the encoder.
+    """
+    found = replace(problem, sharing=sharing)
+    if tried and sharing.form != "agnostic":
+        with torch.random.fork_rng(devices=[]):
+            try:
+                found.build()
+            except ValueError as error:
+                raise ValueError(f"{problem.name}: {error}") from error
+    return found
 
 
 def _space(own: Mapping[str, Any]) -> dict[str, Any]:

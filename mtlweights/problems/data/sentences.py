@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...specs import suggest
+from ..models.sharing import NAMES
 from ..problem import Problem
 from ..spans import marks, read_spans
 from ..task import Task
@@ -16,7 +17,7 @@ from .labels import examples, label_task, split_file
 from .readers import column_names, read_columns
 
 SPLITS = ("train", "dev", "test")
-TEXT_OPTIONS = frozenset({"encoder", "tokens"}.union(*OPTIONS.values()))  #: no names of tasks
+TEXT_OPTIONS = frozenset({"encoder", "tokens", "crf"}.union(NAMES, *OPTIONS.values()))  #: no names of tasks
 
 Sentence = tuple[list[str], dict[str, list[str | None]]]  # words, and labels by task
 

@@ -6,6 +6,8 @@ from .frozen import FrozenStates
 from .heads import ClassificationHead, RegressionHead, TokenHead, make_head
 from .inputs import FrozenInputs, PairInputs, SubwordInputs, TableInputs, WordInputs
 from .multitask import MultiTaskModel, Output
+from .sequences import EncoderDecoder
+from .sharing import Joint, Shared, Sharing
 from .transformer import Transformer, load_tokenizer, pretrained
 
 __all__ = [
@@ -14,13 +16,17 @@ __all__ = [
     "CascadedModel",
     "ClassificationHead",
     "Encoder",
+    "EncoderDecoder",
     "FrozenInputs",
     "FrozenStates",
+    "Joint",
     "MultiTaskModel",
     "Output",
     "Pair",
     "PairInputs",
     "RegressionHead",
+    "Shared",
+    "Sharing",
     "States",
     "SubwordInputs",
     "TableInputs",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..task import Task
+from .crf import CRFHead
 from .encoders import Encoder, States, masked_mean
 from .heads import make_head
 from .multitask import MultiTaskModel
+from .sequences import SequenceHead
 
 LABEL_DIM = 16  #: inputs that a head gets from each task before its own
 
@@ -19,6 +21,9 @@ LABEL_DIM = 16  #: inputs that a head gets from each task before its own
 class _Width(NamedTuple):
     token_dim: int | None
     pooled_dim: int
+
+    def output(self, task: Task, width: int) -> nn.Module:
+        return nn.Linear(width, task.n_outputs)
 
 
 class CascadedModel(MultiTaskModel):
@@ -39,7 +44,8 @@ class CascadedModel(MultiTaskModel):
         detach: nothing goes back through the outputs that are read: each head learns from its own loss.
 
     Raises:
-        ValueError: ``order`` is not the tasks in some order.
+        ValueError: ``order`` is not the tasks in some order; a task's output is no label or number, or its
+            head decodes; or the encoder has states of its own for each task.
     """
 
     def __init__(
@@ -48,27 +54,34 @@ class CascadedModel(MultiTaskModel):
         known = {task.name: task for task in tasks}
         if sorted(order) != sorted(known):
             raise ValueError(f"the order of a cascade is its tasks, {', '.join(known)}, found {[*order]}.")
+        if encoder.per_task:
+            raise ValueError("the heads of a cascade read one state: sharing= has one for each task.")
         heads = {}
         for place, name in enumerate(order):
             more, words = place * LABEL_DIM, encoder.token_dim
             width = _Width(None if words is None else words + more, encoder.pooled_dim + more)
             heads[name] = make_head(known[name], width)  # type: ignore[arg-type]
+            if isinstance(heads[name], (CRFHead, SequenceHead)):
+                raise ValueError(f"the head of {name!r} decodes (crf=, a sequence): no head can read that.")
         super().__init__(encoder, tasks, heads)
         self.order, self.detach = tuple(order), detach
         self.labels = nn.ModuleList(
             nn.Linear(known[name].n_outputs, LABEL_DIM, bias=False) for name in self.order[:-1]
         )
 
-    def read(self, states: States, tasks: Sequence[Task]) -> dict[str, Tensor]:
+    def read(
+        self, states: Mapping[str, States], tasks: Sequence[Task], targets: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
         """The output of these tasks' heads; the heads before them run as well."""
+        own = next(iter(states.values()))  # the same for all
         wanted, known = {task.name for task in tasks}, {task.name: task for task in self.tasks}
         outputs: dict[str, Tensor] = {}
         for place, name in enumerate(self.order):
             if wanted <= outputs.keys():
                 break
-            outputs[name] = self.head(known[name])(states)
+            outputs[name] = self.head(known[name])(own)
             if place < len(self.labels):
-                states = self._told(states, known[name], outputs[name], self.labels[place])
+                own = self._told(own, known[name], outputs[name], self.labels[place])
         return {task.name: outputs[task.name] for task in tasks}
 
     def _told(self, states: States, task: Task, output: Tensor, labels: nn.Module) -> States:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from ..task import Task
+
 UNKNOWN = 1  #: index of a word or character not seen in training; 0 is padding
 
 
@@ -30,10 +32,23 @@ class Encoder(nn.Module, ABC):
 
     token_dim: int | None  #: width of ``States.tokens``; None: the encoder has no words
     pooled_dim: int  #: width of ``States.pooled``
+    per_task = False  #: `forward` takes the tasks' names too, and gives states for each
 
     @abstractmethod
-    def forward(self, inputs: dict[str, Any]) -> States:
-        """Encode a batch made by one of `mtlweights.problems.models.inputs`."""
+    def forward(self, inputs: dict[str, Any], /) -> Any:
+        """Encode a batch made by one of `mtlweights.problems.models.inputs` to `States`."""
+
+    def output(self, task: Task, width: int) -> nn.Module:
+        """A head's last layer, from states of this width."""
+        return nn.Linear(width, task.n_outputs)
+
+
+def encode(encoder: Encoder, inputs: dict[str, Any], tasks: Sequence[str]) -> dict[str, States]:
+    """The states each of these tasks is given: the same ones where the encoder makes no difference."""
+    if encoder.per_task:
+        found: dict[str, States] = encoder(inputs, tasks)
+        return found
+    return dict.fromkeys(tasks, encoder(inputs))
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -136,11 +151,12 @@ class BiLSTM(Encoder):
     def forward(self, inputs: dict[str, Any]) -> States:
         """Encode a batch; an example without words has zero states."""
         mask: Tensor = inputs["mask"]
-        tokens = self.dropout(self._recur(self.dropout(self._embed(inputs, mask)), mask))
+        tokens = self.dropout(self._recur(self.dropout(self.embed(inputs, mask)), mask))
         pooled = torch.cat([masked_mean(tokens, mask), masked_max(tokens, mask)], -1)
         return States(tokens, mask, pooled)
 
-    def _embed(self, inputs: dict[str, Any], mask: Tensor) -> Tensor:
+    def embed(self, inputs: dict[str, Any], mask: Tensor) -> Tensor:
+        """What the first layer is given [B, W, F], before the dropout."""
         # Padding is left out: with tweets in a batch it would double the work.
         words: Tensor = inputs["words"][mask]
         if self.training and self.word_dropout > 0:
@@ -194,10 +210,17 @@ class Pair(Encoder):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.per_task = encoder, encoder.per_task
         self.pooled_dim = 4 * encoder.pooled_dim
 
-    def forward(self, inputs: dict[str, Any]) -> States:
-        """Encode a batch of pairs."""
-        u, v = self.encoder(inputs["a"]).pooled, self.encoder(inputs["b"]).pooled
-        return States(None, None, torch.cat([u, v, (u - v).abs(), u * v], -1))
+    def forward(self, inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> Any:
+        """Encode a batch of pairs; for each of the tasks where the encoder does."""
+        if not self.per_task:
+            return _joined(self.encoder(inputs["a"]), self.encoder(inputs["b"]))
+        u, v = self.encoder(inputs["a"], tasks), self.encoder(inputs["b"], tasks)
+        return {task: _joined(u[task], v[task]) for task in u}
+
+
+def _joined(a: States, b: States) -> States:
+    u, v = a.pooled, b.pooled
+    return States(None, None, torch.cat([u, v, (u - v).abs(), u * v], -1))

@@ -16,13 +16,16 @@ class Widths(Protocol):
     token_dim: int | None  #: width of ``States.tokens``
     pooled_dim: int  #: width of ``States.pooled``
 
+    def output(self, task: Task, width: int) -> nn.Module:
+        """A head's last layer, from states of this width."""
+
 
 class TokenHead(nn.Module):
     """One linear layer per word: logits [B, W, n]."""
 
-    def __init__(self, token_dim: int, n: int) -> None:
+    def __init__(self, output: nn.Module) -> None:
         super().__init__()
-        self.output = nn.Linear(token_dim, n)
+        self.output = output
 
     def forward(self, states: States) -> Tensor:
         """Logits [B, W, n]."""
@@ -33,9 +36,9 @@ class TokenHead(nn.Module):
 class ClassificationHead(nn.Module):
     """One linear layer per example: logits [B, n]."""
 
-    def __init__(self, pooled_dim: int, n: int) -> None:
+    def __init__(self, output: nn.Module) -> None:
         super().__init__()
-        self.output = nn.Linear(pooled_dim, n)
+        self.output = output
 
     def forward(self, states: States) -> Tensor:
         """Logits [B, n]."""
@@ -50,9 +53,9 @@ class RegressionHead(nn.Module):
     mean, and the layer learns a target of size one.
     """
 
-    def __init__(self, pooled_dim: int, mean: float = 0.0, std: float = 1.0) -> None:
+    def __init__(self, output: nn.Module, mean: float = 0.0, std: float = 1.0) -> None:
         super().__init__()
-        self.output = nn.Linear(pooled_dim, 1)
+        self.output = output
         self.mean, self.std = mean, std
 
     def forward(self, states: States) -> Tensor:
@@ -63,13 +66,28 @@ class RegressionHead(nn.Module):
 
 def make_head(task: Task, encoder: Widths) -> nn.Module:
     """The head for a task. Raises ValueError for a task per word on an encoder without words."""
+    if task.kind == "sequence":
+        from .sequences import EncoderDecoder, SequenceHead
+
+        if not isinstance(encoder, EncoderDecoder):
+            raise ValueError(
+                f"Task {task.name!r} writes sequences, but {type(encoder).__name__} has no decoder: use an "
+                "EncoderDecoder."
+            )
+        return SequenceHead(encoder)
     if task.kind == "tokens":
         if encoder.token_dim is None:
             raise ValueError(
                 f"Task {task.name!r} labels words, but {type(encoder).__name__} gives none: "
                 "use a BiLSTM or a Transformer."
             )
-        return TokenHead(encoder.token_dim, task.n_outputs)
+        output = encoder.output(task, encoder.token_dim)
+        if not task.crf:
+            return TokenHead(output)
+        from .crf import CRFHead  # itself a TokenHead
+
+        return CRFHead(output, task.n_outputs)
+    output = encoder.output(task, encoder.pooled_dim)
     if task.kind == "classification":
-        return ClassificationHead(encoder.pooled_dim, task.n_outputs)
-    return RegressionHead(encoder.pooled_dim, task.mean, task.std)
+        return ClassificationHead(output)
+    return RegressionHead(output, task.mean, task.std)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from ..task import MISSING, Task
-from .encoders import Encoder, States
+from .crf import CRFHead
+from .encoders import Encoder, States, encode
 from .heads import make_head
+from .sequences import SequenceHead
 
 
 class Output(NamedTuple):
@@ -51,27 +53,41 @@ class MultiTaskModel(nn.Module):
         """Outputs, and the losses of the tasks in ``targets``.
 
         Every head runs when ``targets`` is None, else only those of the tasks in it. A word that
-        the encoder has no state for (cut off) does not count in a loss. ValueError: a target for no
-        task.
+        the encoder has no state for (cut off) does not count in a loss. Of a head that decodes (a CRF, a
+        decoder) the outputs are what it decodes where ``targets`` is None, else what its loss is of.
+        ValueError: a target for no task.
         """
         if strange := set(targets or ()) - {task.name for task in self.tasks}:
             names = [task.name for task in self.tasks]
             raise ValueError(f"Targets were given for {sorted(strange)}, but the tasks are {names}.")
-        states = self.encoder(inputs)
         chosen = [task for task in self.tasks if targets is None or task.name in targets]
-        outputs = self.read(states, chosen)
+        states = encode(self.encoder, inputs, [task.name for task in chosen])
+        outputs = self.read(states, chosen, targets)
         if targets is None:
             return Output(outputs, {})
-        losses = {t.name: t.loss(outputs[t.name], self._seen(t, targets[t.name], states)) for t in chosen}
+        losses = {t.name: self._loss(t, outputs[t.name], targets[t.name], states[t.name]) for t in chosen}
         return Output(outputs, losses)
 
-    def read(self, states: States, tasks: Sequence[Task]) -> dict[str, Tensor]:
-        """The output of each of these tasks' heads on an encoder's states."""
-        return {task.name: self.head(task)(states) for task in tasks}
+    def read(
+        self, states: Mapping[str, States], tasks: Sequence[Task], targets: Mapping[str, Tensor] | None
+    ) -> dict[str, Tensor]:
+        """The output of each of these tasks' heads on the encoder's states for it."""
+        return {t.name: self._output(t, states[t.name], (targets or {}).get(t.name)) for t in tasks}
 
     def head(self, task: Task) -> nn.Module:
         """The head of a task."""
         return self.heads[_module_name(task)]
+
+    def _output(self, task: Task, states: States, target: Tensor | None) -> Tensor:
+        head = self.head(task)
+        output: Tensor = head(states, target) if isinstance(head, SequenceHead) else head(states)
+        return head.decode(output, states) if target is None and isinstance(head, CRFHead) else output
+
+    def _loss(self, task: Task, output: Tensor, target: Tensor, states: States) -> Tensor:
+        head = self.head(task)
+        if isinstance(head, CRFHead):
+            return head.loss(task, output, target, states)
+        return task.loss(output, self._seen(task, target, states))
 
     def _seen(self, task: Task, target: Tensor, states: States) -> Tensor:
         if task.kind != "tokens" or states.mask is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,8 +74,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
+def load_model(model: str | PreTrainedConfig, kind: str = "AutoModel") -> PreTrainedModel:
     """A pretrained model (folder, name or ``"minilm"``), or a random one from a config, no pooler.
+
+    ``kind``: the class of transformers that makes it.
 
     The pooler reads one position and no task of ours uses it: its parameters would be reached by
     nothing.
@@ -83,7 +85,7 @@ def load_model(model: str | PreTrainedConfig) -> PreTrainedModel:
     Raises ValueError, one line, if the files cannot be used, or hold no weights for a part of the model. No
     code in the folder is run.
     """
-    auto = _transformers().AutoModel
+    auto = getattr(_transformers(), kind)
     if not isinstance(model, str):
         loaded = auto.from_config(model, trust_remote_code=False)
     else:
@@ -144,9 +146,14 @@ class Transformer(Encoder):
     2019, section 5.3); ``pooled`` is the mean over all sub-words, special ones included.
     """
 
-    def __init__(self, model: str | PreTrainedConfig) -> None:
+    def __init__(
+        self,
+        model: str | PreTrainedConfig,
+        *,
+        load: Callable[[str | PreTrainedConfig], PreTrainedModel] = load_model,
+    ) -> None:
         super().__init__()
-        self.model = load_model(model)
+        self.model = load(model)
         width = getattr(self.model.config, "hidden_size", None)
         if not isinstance(width, int):
             kind = type(self.model).__name__
@@ -155,9 +162,16 @@ class Transformer(Encoder):
 
     def forward(self, inputs: dict[str, Any]) -> States:
         """Encode a batch; a word without a sub-word has a zero state."""
-        attention: Tensor = inputs["attention_mask"]
+        return self.states(self.hidden(inputs), inputs)
+
+    def hidden(self, inputs: dict[str, Any]) -> Tensor:
+        """The states of all sub-words [B, S, F]."""
         given = {k: inputs[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in inputs}
-        hidden = self.model(**given).last_hidden_state
+        hidden: Tensor = self.model(**given).last_hidden_state
+        return hidden
+
+    def states(self, hidden: Tensor, inputs: dict[str, Any]) -> States:
+        """Words' and examples' states from those of sub-words [B, S, F]."""
         index = inputs["first"].unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         tokens = torch.gather(hidden, 1, index) * inputs["mask"].unsqueeze(-1)
-        return States(tokens, inputs["mask"], masked_mean(hidden, attention))
+        return States(tokens, inputs["mask"], masked_mean(hidden, inputs["attention_mask"]))
