@@ -14,6 +14,7 @@ import torch
 from .. import __version__
 from ..files.escapes import visible
 from . import (
+    advise,
     bench,
     cite,
     completion,
@@ -33,7 +34,21 @@ from . import (
     tune,
 )
 
-COMMANDS = (listing, show, cite, problems, train, predict, export, compress, serve, bench, tune, report)
+COMMANDS = (
+    listing,
+    show,
+    cite,
+    problems,
+    advise,
+    train,
+    predict,
+    export,
+    compress,
+    serve,
+    bench,
+    tune,
+    report,
+)
 COMMANDS += (merge, test, doctor, completion)
 
 #: what a user can mend; anything else is a bug and keeps its traceback
