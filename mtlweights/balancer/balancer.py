@@ -15,9 +15,11 @@ from ..gradients.shared_parameters import Shared, Sharing
 from ..gradients.switches import keep_compiled_graphs
 from ..strategies import Strategy
 from ..strategies.making import bind, keywords, make_strategy
+from .advice import Advice
 from .arguments import check_model, check_shared, task_names, warn_of_optimizer
 from .calls import check_closure, check_features, check_gradient, read_losses, read_parts, read_scores
 from .explain import explain
+from .look import Looks
 from .options import Options
 from .state import closures, optimizer_state
 from .state.finished import Finished
@@ -161,6 +163,7 @@ class Balancer:
         if not self._engine.one_pass:
             keep_compiled_graphs()
         self._reminders = Reminders(self.strategy)
+        self._looks: Looks | None = None
 
     def __call__(
         self,
@@ -345,6 +348,26 @@ class Balancer:
         """What is shared, what belongs to which task, the passes a step takes and the memory it needs."""
         return explain(self.tasks, self._engine, self.finished)
 
+    def advise(
+        self, losses: Mapping[str, Tensor] | None = None, counts: Mapping[str, Any] | None = None
+    ) -> Advice | None:
+        """Look at this step's losses beside the training; without losses, what the looks so far speak for.
+
+        For about 50 steps, before ``loss = balancer(losses)``: ``balancer.advise(losses)``, then
+        ``print(balancer.advise())``. A look takes a backward pass per task, every fifth some more, and keeps
+        a gradient per task; ``.grad``, the graph and the balancer's state stay as they are.
+
+        Raises:
+            ValueError: no model was given, several processes, a parameter that is stepped in the backward; no
+                step was seen; or the losses are refused as in a call.
+        """
+        if self._looks is None:
+            self._looks = Looks(self)
+        if losses is None:
+            return self._looks.advice()
+        self._looks.look(losses, counts)
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """All that continuing bit for bit needs: tensors and plain containers, for any torch.save."""
         self._steps.resolve()
@@ -373,3 +396,4 @@ class Balancer:
         """A copy has no step in flight."""
         self.__dict__.update(state)
         self._validation.clear()
+        self._looks = None

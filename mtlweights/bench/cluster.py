@@ -44,7 +44,7 @@ def run_on_dask(
 
     with (
         _client(scheduler) as client,
-        tqdm(total=len(specs), desc="bench", unit="run", disable=not progress) as bar,
+        tqdm(total=len(specs), desc="bench", unit="run", disable=None if progress else True) as bar,
     ):
         shared, claims = Shared(specs, folder), dict[Any, tuple[RunSpec, Claim]]()
         try:

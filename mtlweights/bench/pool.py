@@ -38,10 +38,11 @@ def run_pool(
     """
     from tqdm import tqdm
 
+    quiet = None if progress else True  # None: where standard error is no terminal
     shared, counts = Shared(specs, folder), {"ok": 0, "failed": 0}
     with (
         _workers() as active,
-        tqdm(total=len(specs), desc="bench", unit="run", disable=not progress, dynamic_ncols=True) as bar,
+        tqdm(total=len(specs), desc="bench", unit="run", disable=quiet, dynamic_ncols=True) as bar,
     ):
         while shared.left or active:
             found = _begin(shared, active, jobs, lambda spec: Worker(spec, runner, folder, threads, limit))

@@ -1,9 +1,16 @@
-"""Every strategy: what it costs in a step, what it keeps, what it needs from the loop, and its paper."""
+"""Every strategy in a line: family, backward passes in a step, what it needs from the loop, what it does.
+
+  mtlweights list --cost 1                    one backward pass in a step
+  mtlweights list --family gradient           the families whose name starts so
+
+mtlweights show NAME has all of one: its rule, paper, hyperparameters, properties.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,12 +18,17 @@ from collections.abc import Mapping, Sequence
 from ..strategies.catalogue import strategies
 
 NAME = "list"
-HELP = "every strategy: family, cost in backward passes, state, paper"
+HELP = "every strategy: family, cost in backward passes, what it does"
 RESUME = "nothing was lost"
+_HEAD = {"name": "strategy", "family": "family", "backward": "backward passes", "needs": "needs"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.add_argument("--family", metavar="NAME", help="those of this family, or of all that start so")
+    parser.add_argument(
+        "--cost", metavar="PASSES", help="those of so many backward passes: 1, T, 'T at last layer' ..."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -27,21 +39,35 @@ def run(args: argparse.Namespace) -> int:
         rows = strategies()
     for warning in told:
         print(f"mtlweights: warning: {warning.message}", file=sys.stderr)
+    rows = _only(rows, "family", "--family", args.family)
+    rows = _only(rows, "backward", "--cost", args.cost)
     print(json.dumps(rows, indent=2) if args.json else _table(rows))
     return 0
 
 
+def _only(rows: list[dict[str, str]], key: str, option: str, wanted: str | None) -> list[dict[str, str]]:
+    """The rows whose value starts with what is wanted; of a word that is a value itself, those alone.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if wanted is None:
+        return rows
+    values = list(dict.fromkeys(row[key] for row in rows))
+    exact = wanted in values and key == "family"
+    found = [row for row in rows if row[key] == wanted or (not exact and row[key].startswith(wanted))]
+    if not wanted or not found:
+        raise ValueError(f"{option} takes the start of one of {', '.join(values)}; found {wanted!r}.")
+    return found
+
+
 def _table(rows: list[dict[str, str]]) -> str:
-    head = {"name": "strategy", "family": "family", "backward": "backward passes", "state": "state"}
-    head["needs"] = "needs"
-    width = max(len(row["name"]) for row in (head, *rows))
-    first, *rest = columns([head, *({key: row[key] for key in head} for row in rows)])
-    lines = [first]
-    for row, line in zip(rows, rest, strict=True):
-        lines.append(line)
-        lines += [" " * (width + 2) + row[key] for key in ("summary", "paper") if row[key]]
-    lines += ["", "Backward passes are per step, for T tasks and P shared parameters."]
-    lines += ["state: what a checkpoint of it holds. needs: Balancer methods the loop must call."]
+    """A line each; on a terminal none is longer than it is wide."""
+    table = [{key: row[key] for key in _HEAD} | {"summary": row["summary"]} for row in rows]
+    lines = columns([{**_HEAD, "summary": "what it does"}, *table])
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
     return "\n".join(lines)
 
 

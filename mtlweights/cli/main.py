@@ -14,8 +14,12 @@ import torch
 from .. import __version__
 from ..files.escapes import visible
 from . import (
+    advise,
     bench,
+    cite,
+    completion,
     compress,
+    doctor,
     export,
     launched,
     listing,
@@ -24,12 +28,28 @@ from . import (
     problems,
     report,
     serve,
+    show,
     test,
     train,
     tune,
 )
 
-COMMANDS = (listing, problems, train, predict, export, compress, serve, bench, tune, report, merge, test)
+COMMANDS = (
+    listing,
+    show,
+    cite,
+    problems,
+    advise,
+    train,
+    predict,
+    export,
+    compress,
+    serve,
+    bench,
+    tune,
+    report,
+)
+COMMANDS += (merge, test, doctor, completion)
 
 #: what a user can mend; anything else is a bug and keeps its traceback
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, torch.OutOfMemoryError)

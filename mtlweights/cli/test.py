@@ -14,6 +14,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from .timeleft import shown
+
 if TYPE_CHECKING:
     from ..testing.subject import Subject
 
@@ -50,7 +52,7 @@ def _report(subject: Subject) -> int:
 
     start, done, failed = time.perf_counter(), 0, 0
     print(f"{subject.cls.__name__}, for {', '.join(map(str, subject.sizes))} tasks", flush=True)
-    for name, message in findings(subject):
+    for name, message in shown(findings(subject), len(CHECKS), "check"):
         done, failed = done + 1, failed + bool(message)
         print(f"  FAIL  {name}: {message}" if message else f"  pass  {name}", flush=True)
     left = len(CHECKS) - done

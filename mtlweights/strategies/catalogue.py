@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from typing import Any
 
 from ..files.escapes import message_of
 from .base import JacobianStrategy, LossStrategy, Strategy
-from .registry import STRATEGIES, get, names
+from .registry import ALIASES, STRATEGIES, get, names
 
 #: where a strategy measures the task gradients, in words
 _MEASURED_AT = {"shared": "", "all": "", "last_shared": " at last layer", "features": " at features"}
@@ -39,6 +40,41 @@ def _row(name: str, strategy: type[Strategy]) -> dict[str, str]:
         "summary": (inspect.getdoc(strategy) or "").partition("\n")[0],
         "paper": strategy.paper,
     }
+
+
+def describe(name: str) -> dict[str, Any]:
+    """All there is to know of one strategy: its row of `strategies`, and
+
+    ``class`` (where it is), ``aliases``, ``heads``, ``measured_at``, ``scale_degree``, ``signed_weights``,
+    ``properties`` (sorted), ``hyperparameters`` (name -> default and search space, both None where there is
+    none) and ``text``, the docstring below its first line: the rule, its source, where it departs from it.
+
+    Raises:
+        ValueError: there is no such strategy.
+        ImportError: its module cannot be imported.
+    """
+    cls = get(name)
+    name = ALIASES.get(name, name)
+    return {
+        **_row(name, cls),
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "aliases": [alias for alias, of in ALIASES.items() if of == name],
+        "heads": cls.heads,
+        "measured_at": cls.measured_at,
+        "scale_degree": cls(3).scale_degree,
+        "signed_weights": cls.signed_weights,
+        "properties": sorted(cls.properties),
+        "hyperparameters": _hyperparameters(cls),
+        "text": (inspect.getdoc(cls) or "").partition("\n")[2].strip(),
+    }
+
+
+def _hyperparameters(cls: type[Strategy]) -> dict[str, dict[str, Any]]:
+    """Name -> its default, and the range that is searched; learned weights have a rate in the Balancer."""
+    space = dict(getattr(cls, "space", {}))
+    defaults = {p.name: p.default for p in [*inspect.signature(cls).parameters.values()][1:]}
+    defaults |= {name: getattr(cls, name, None) for name in space.keys() - defaults.keys()}
+    return {name: {"default": value, "space": space.get(name)} for name, value in defaults.items()}
 
 
 def _passes(strategy: type[Strategy]) -> str:

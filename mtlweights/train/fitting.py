@@ -59,7 +59,8 @@ def fit(
             the same data, training goes on from there as if never interrupted: bit for bit on a CPU, on a GPU
             as far as its kernels are deterministic; over another number of processes up to rounding, but for
             dropout. One run at a time trains in a folder.
-        progress: show a bar of the steps, with the last epoch's loss and score.
+        progress: show a bar of the steps, with the last epoch's loss, score and the time left, where standard
+            error is a terminal.
         after_epoch: called with what was done so far after every epoch, once its checkpoint is written, and
             once where training goes on from a checkpoint. What it raises ends the run. Of several processes
             in each.

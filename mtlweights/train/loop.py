@@ -110,7 +110,9 @@ class Loop:
         for note in self.problem.notes if progress else ():
             print(f"mtlweights: {note}", file=sys.stderr)
         total = self.settings.epochs * self.updates
-        with tqdm(total=total, initial=self.history.steps, unit="step", disable=not progress) as bar:
+        with tqdm(
+            total=total, initial=self.history.steps, unit="step", disable=None if progress else True
+        ) as bar:
             if self.history.rows and after_epoch is not None:
                 after_epoch(self.history)
             while not self._ended():

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -103,7 +104,7 @@ def work(
     A trial that raises is failed and counted. A trial of a worker that is gone is queued again, `MOST_TRIES`
     times at most. Whatever ends this call otherwise (Ctrl-C, a full disk) hands its trial on.
     """
-    watch = Watch(interval)
+    watch, began, before = Watch(interval), time.monotonic(), -1
     while True:
         known = study.get_trials(deepcopy=False)
         for number in watch.recover(study, known):
@@ -113,6 +114,7 @@ def work(
         ended = [slot for slot in slots if slot.state.is_finished()]
         if len(ended) >= trials:
             return
+        before = len(ended) if before < 0 else before
         if len(slots) == trials and not any(slot.state == TrialState.WAITING for slot in slots):
             time.sleep(min(interval, LONGEST_PAUSE))
             continue
@@ -121,7 +123,17 @@ def work(
             trial.set_user_attr(SURPLUS, True)
             study.tell(trial, state=TrialState.FAIL)
             continue
-        _run(study, trial, objective, interval, say)
+        _run(study, trial, objective, interval, partial(_say_with_time, say, study, trials, before, began))
+
+
+def _say_with_time(
+    say: Callable[[str], None], study: optuna.Study, trials: int, before: int, began: float, line: str
+) -> None:
+    """A line, and how long it takes if all workers go on as since ``began``, when ``before`` had ended."""
+    ended = sum(slot.state.is_finished() for slot in slots_of(study.get_trials(deepcopy=False))[:trials])
+    left = (trials - ended) * (time.monotonic() - began) / max(ended - before, 1)
+    told = f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
+    say(line + (told if ended > before and left >= 5 else ""))
 
 
 def slots_of(trials: list[FrozenTrial]) -> list[FrozenTrial]:

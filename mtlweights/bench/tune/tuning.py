@@ -134,7 +134,7 @@ def _finish(
     rows = []
     if fresh:
         say(f"on {fresh} fresh seeds: the best, its strategy's defaults, equal weights, each task alone")
-        rows = table(best, on_fresh_seeds(best, space, folder, seeds, threads=threads, progress=False))
+        rows = table(best, on_fresh_seeds(best, space, folder, seeds, threads=threads, progress=True))
     write(folder / STUDY, as_json(record(study, space, rows)))
     return _outcome(study, rows, folder)
 

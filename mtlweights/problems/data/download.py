@@ -34,6 +34,16 @@ def data_file(name: str) -> Path:
         ValueError: its content is not the expected one.
         OSError: it is not there and cannot be downloaded or written.
     """
+    return local_file(name) or _download(name, cache_folder() / name)
+
+
+def local_file(name: str) -> Path | None:
+    """A file of `FILES` on this machine, its checksum verified; None where it would be downloaded.
+
+    Raises:
+        ValueError: its content is not the expected one.
+        OSError: it cannot be read.
+    """
     folders = [cache_folder()]
     if given := os.environ.get("MTLWEIGHTS_DATA"):
         folders.insert(0, Path(given).expanduser())
@@ -42,7 +52,7 @@ def data_file(name: str) -> Path:
         if path.is_file():
             _verify(path.read_bytes(), name, f"{path}")
             return path
-    return _download(name, cache_folder() / name)
+    return None
 
 
 def _verify(content: bytes, name: str, where: str) -> None:
