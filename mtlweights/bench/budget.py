@@ -71,6 +71,7 @@ class Arm:
         only: the one task that is trained, or None.
         trials: the configurations it may choose from, as runs on the trials' seed; the first is the default.
         seeds: on which the chosen one is judged.
+        model: the problem's spec with a model of the arm's own, if it has one.
     """
 
     problem: str
@@ -79,12 +80,14 @@ class Arm:
     only: str | None
     trials: tuple[RunSpec, ...]
     seeds: tuple[int, ...]
+    model: str | None = None
 
     def finals(self, chosen: int) -> list[RunSpec]:
         """The runs that judge the configuration of this number."""
         base = self.trials[chosen]
+        problem = self.model or self.problem
         return [
-            replace(base, settings=replace(base.settings, seed=seed), problem=self.problem, scored=True)
+            replace(base, settings=replace(base.settings, seed=seed), problem=problem, scored=True)
             for seed in self.seeds
         ]
 

@@ -17,7 +17,7 @@ from .runspec import RunSpec, problem_key, spec_key
 FILE = "selection.json"
 _TRIAL = {"strategy": str, "settings": dict, "id": str, "score?": schemas.Maybe(schemas.NUMBER)}
 _CHOICE: dict[str, Any] = {"problem": str, "budget": str, "arm": str, "only": schemas.Maybe(str)}
-_CHOICE |= {"chosen": int, "trials": [_TRIAL], "seeds": [int]}
+_CHOICE |= {"chosen": int, "trials": [_TRIAL], "seeds": [int], "model?": schemas.Maybe(str)}
 
 Result = Mapping[str, Any]
 
@@ -32,6 +32,7 @@ class Choice:
             there was one configuration only.
         chosen: number of the trial with the highest score, the first of equals.
         seeds: that judge it.
+        model: as `Arm.model`.
     """
 
     problem: str
@@ -41,6 +42,12 @@ class Choice:
     chosen: int
     trials: tuple[Mapping[str, Any], ...]
     seeds: tuple[int, ...]
+    model: str | None = None
+
+    @property
+    def runs_on(self) -> str:
+        """Spec of the problem in the runs that judge it."""
+        return self.model or self.problem
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -56,7 +63,7 @@ class Choice:
             and result["only"] == self.only
             and settings == own["settings"]
             and spec_key(result["strategy"]) == spec_key(own["strategy"])
-            and problem_key(result["problem"]) == problem_key(self.problem)
+            and problem_key(result["problem"]) == problem_key(self.runs_on)
         )
 
 
@@ -65,7 +72,7 @@ def choose(arm: Arm, results: Mapping[str, Result]) -> Choice:
     scores = [_score(results.get(run.id)) for run in arm.trials]
     best = max(range(len(scores)), key=lambda k: (-math.inf if scores[k] is None else scores[k], -k))
     trials = tuple(_trial(run, score) for run, score in zip(arm.trials, scores, strict=True))
-    return Choice(arm.problem, arm.budget, arm.name, arm.only, best, trials, arm.seeds)
+    return Choice(arm.problem, arm.budget, arm.name, arm.only, best, trials, arm.seeds, arm.model)
 
 
 def _score(result: Result | None) -> float | None:
@@ -125,16 +132,17 @@ def read_choices(folder: str | Path) -> list[Choice]:
 def labelled(results: Sequence[Result], choices: Sequence[Choice]) -> list[Result]:
     """The results as arms of their budgets; those that judge none stay as they are, trials are left out.
 
-    One that judges arms of two budgets is there twice, each with ``arm`` and ``budget``.
+    One that judges two arms is there twice, each with ``arm``, ``budget`` and the problem that they are
+    compared on: an arm of a study may have a model of its own.
     """
     trials = {trial["id"] for choice in choices for trial in choice.trials}
     by_problem: dict[str, list[Choice]] = {}
     for choice in choices:
-        by_problem.setdefault(repr(problem_key(choice.problem)), []).append(choice)
+        by_problem.setdefault(repr(problem_key(choice.runs_on)), []).append(choice)
     out: list[Result] = []
     for result in results:
         own = [c for c in by_problem.get(repr(problem_key(result["problem"])), ()) if c.is_of(result)]
-        out += [{**result, "arm": choice.arm, "budget": choice.budget} for choice in own]
+        out += [{**result, "problem": c.problem, "arm": c.arm, "budget": c.budget} for c in own]
         if not own and result["id"] not in trials and (result["test"] or result["status"] != "ok"):
             out.append(result)
     return out
