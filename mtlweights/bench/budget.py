@@ -73,7 +73,7 @@ class Arm:
         trials: the configurations it may choose from, as runs on the trials' seed; the first is the default.
         seeds: on which the chosen one is judged.
         axis: the name of what arms differ in, and of the arm the others are judged by; None: the strategy.
-        on: the problem with this arm's options, along an axis.
+        on: the problem with options of the arm's own: along an axis, or of a study's best; None: as it is.
     """
 
     problem: str
@@ -88,13 +88,9 @@ class Arm:
     def finals(self, chosen: int) -> list[RunSpec]:
         """The runs that judge the configuration of this number."""
         base = self.trials[chosen]
+        problem = self.on or self.problem
         return [
-            replace(
-                base,
-                settings=replace(base.settings, seed=seed),
-                problem=self.on or self.problem,
-                scored=True,
-            )
+            replace(base, settings=replace(base.settings, seed=seed), problem=problem, scored=True)
             for seed in self.seeds
         ]
 

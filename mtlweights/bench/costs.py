@@ -18,7 +18,8 @@ FILE = "costs.json"
 ROUNDS = 24  #: interleaved steps of the arm and of equal weights, the first two to warm up
 _COST = {"time": schemas.NUMBER, "memory": schemas.NUMBER}
 
-Costs = dict[str, dict[str, float]]  #: id of the chosen trial -> ratios to a step of equal weights
+#: id of the chosen trial -> ratios to a step of equal weights; 0 for memory where there is no GPU
+Costs = dict[str, dict[str, float]]
 
 
 def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int = ROUNDS) -> Costs:
@@ -35,6 +36,7 @@ def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int 
     from .. import problems
     from ..problems import Problem
     from ..train import Settings
+    from ..train.settings import resolve_device
     from .runspec import RunSpec
     from .tune.cost import Cost
     from .tune.space import EQUAL
@@ -59,7 +61,11 @@ def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int 
             continue
         spec, against = run_of(choice), next(map(run_of, filter(partial(_is_base, choice), choices)), None)
         try:
-            known[trial["id"]] = {what: cost.ratio(spec, what, against) for what in ("time", "memory")}
+            cuda = (
+                resolve_device(spec.settings.device).type == "cuda"
+            )  # elsewhere the interpreter hides the rest
+            memory = cost.ratio(spec, "memory", against) if cuda else 0.0
+            known[trial["id"]] = {"time": cost.ratio(spec, "time", against), "memory": memory}
         except Exception as error:  # whatever a strategy of the user's own raises: its runs say the same
             reason = f"{type(error).__name__}: {error}"
             print(visible(f"no cost of {choice.arm} on {choice.problem}: {reason}"), file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,7 @@ def prepare(
     Raises:
         ValueError: an option of a problem or of a strategy is refused, or there is no such device.
     """
+    _check_bests(suite)
     runs: list[RunSpec] = []
     arms: list[Arm] = []
     front: dict[str, tuple[str, ...]] = {}
@@ -58,12 +59,15 @@ def prepare(
         notes += [f"{name}: {note}" for note in problem.notes]
         settings = suite.settings_of(name, problem, overrides)
         resolve_device(settings.device, settings.precision)
-        for strategy in suite.strategies:
+        part = suite.on(name)
+        bests = [part.bests[arm] for arm in part.strategies if arm in part.bests]
+        named = [arm for arm in part.strategies if arm not in part.bests]
+        for strategy in (*named, *(best.strategy for best in bests)):
             try:
                 _try(strategy, problem.tasks, settings.seed)
             except ValueError as error:
                 raise ValueError(f"{strategy!r} on {name!r}: {error}") from error
-        known = _known(name, problem, suite)
+        known = _known(name, problem, (*named, *(best.strategy for best in bests)))
         budget = suite.budget_of(name)
         if suite.axis is not None and budget is None:
             raise ValueError(f"the arms of an axis are compared under a budget: give {name!r} one.")
@@ -71,9 +75,12 @@ def prepare(
             runs += [known(run) for run in suite.runs(name, problem, overrides)]
             continue
         tasks = [task.name for task in problem.tasks]
-        found = arms_of(name, tasks, suite.strategies, settings, budget_of(budget), suite.seeds, suite.axis)
-        of_arm = {arm.on: _along(arm, problem, suite) if arm.on else known for arm in found}
-        arms += [replace(arm, trials=tuple(map(of_arm[arm.on], arm.trials))) for arm in found]
+        found = arms_of(name, tasks, named, settings, budget_of(budget), suite.seeds, suite.axis)
+        for best in bests:
+            problems.load(best.problem)  # with the model's options that were found
+            found.append(best.arm(name, budget, settings, found[0].seeds))
+        along = {arm.on: _along(arm, problem, suite) for arm in found if arm.axis and arm.on}
+        arms += [replace(a, trials=tuple(map(along.get(a.on, known), a.trials))) for a in found]
         front[name] = front_specs(len(tasks), suite.front)
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     runs = [run for run in runs if in_shard(run.id, shard)]
@@ -92,13 +99,31 @@ def _along(arm: Arm, problem: Problem, suite: Suite) -> Any:
         raise ValueError(f"arm {arm.name!r}: {error}") from error
     if [task.name for task in own.tasks] != [task.name for task in problem.tasks]:
         raise ValueError(f"arm {arm.name!r}: {arm.on!r} has other tasks than {arm.problem!r}.")
-    return _known(arm.on, own, suite)
+    return _known(arm.on, own, suite.strategies)
 
 
-def _known(name: str, problem: Problem, suite: Suite) -> Any:
+def _check_bests(suite: Suite) -> None:
+    """Refuse a study's best where it could not be compared."""
+    for name in suite.strategies:
+        if (best := suite.bests.get(name)) is None:
+            continue
+        found = [problem for problem in suite.problems if best.is_on(problem)]
+        if not found:
+            listed = ", ".join(suite.problems)
+            raise ValueError(
+                f"{name} is of a study on {best.on!r}, which is none of the problems here: {listed}."
+            )
+        if any(suite.budget_of(problem) is None for problem in found):
+            raise ValueError(
+                f"{name} has settings of its own, so it is compared under a budget: --budget default, where "
+                "the others have their defaults, or tuned8 and so on, where they are tuned too."
+            )
+
+
+def _known(name: str, problem: Problem, specs: Sequence[str]) -> Any:
     """A function that adds to a run what its data and code are."""
     content = problems.digest(problem)
-    named = {parse_spec(strategy)[0]: strategy for strategy in ("equal", "fixed", *suite.strategies)}
+    named = {parse_spec(strategy)[0]: strategy for strategy in ("equal", "fixed", *specs)}
     codes = {key: (code_of(spec), library(name, spec)) for key, spec in named.items()}
 
     def known(run: RunSpec) -> RunSpec:

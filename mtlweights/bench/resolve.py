@@ -47,7 +47,7 @@ def run_until_resolved(
     protocol = Protocol(suite.worth, design="until-resolved")
     out = []
     for name in suite.problems:
-        part = replace(suite, problems={name: suite.problems[name]})
+        part = suite.on(name)
         found = run_suite(
             replace(part, seeds=tuple(range(FIRST))), folder, progress=progress, protocol=protocol, **options
         )

@@ -58,9 +58,10 @@ class Choice:
         return self.on or self.problem
 
     def label(self, result: Result) -> dict[str, Any]:
-        """The result as one of this arm: along an axis, on the problem without the arm's options."""
-        along = {"axis": self.axis[0], "base": self.axis[1], "problem": self.problem} if self.axis else {}
-        return {**result, "arm": self.arm, "budget": self.budget, **along}
+        """The result as one of this arm, on the problem without options of the arm's own."""
+        along = {"axis": self.axis[0], "base": self.axis[1]} if self.axis else {}
+        where = {"problem": self.problem} if self.on else {}
+        return {**result, "arm": self.arm, "budget": self.budget, **along, **where}
 
     def is_of(self, result: Result) -> bool:
         """Whether the result is one that judges this choice."""
@@ -150,8 +151,9 @@ def _tuples(said: Mapping[str, Any]) -> dict[str, Any]:
 def labelled(results: Sequence[Result], choices: Sequence[Choice]) -> list[Result]:
     """The results as arms of their budgets; those that judge none stay as they are, trials are left out.
 
-    One that judges arms of two budgets is there twice, each with ``arm`` and ``budget``; along an axis also
-    with its name, ``axis``, and the arm that others are judged by, ``base``.
+    One that judges two arms is there twice, each with ``arm``, ``budget`` and the problem that they are
+    compared on, without options of the arm's own; along an axis also with its name, ``axis``, and the arm
+    that others are judged by, ``base``.
     """
     trials = {trial["id"] for choice in choices for trial in choice.trials}
     by_problem: dict[str, list[Choice]] = {}

@@ -15,6 +15,7 @@ from .runspec import RunSpec, problem_key, spec_key
 
 if TYPE_CHECKING:
     from ..problems import Problem
+    from .best import Best
 
 MOST_SEEDS = 10_000
 SETTINGS = tuple(field.name for field in fields(Settings) if field.name != "seed")
@@ -37,6 +38,7 @@ class Suite:
     budgets: Mapping[str, str] = field(default_factory=dict)  #: spec -> its own budget
     front: int = 0  #: points of the reference front of static weights, on every problem under a budget
     axis: Axis | None = None  #: what the arms differ in beside the strategy; goes with a budget
+    bests: Mapping[str, Best] = field(default_factory=dict)  #: those of ``strategies`` that studies found
 
     def __post_init__(self) -> None:
         if isinstance(self.front, bool) or not (isinstance(self.front, int) and 0 <= self.front <= MOST):
@@ -66,6 +68,11 @@ class Suite:
         arms = tuple(dict.fromkeys([*([] if self.axis else budgets.ALWAYS), *self.strategies]))
         seeds = tuple(range(budgets.budget_of(budget).seeds))
         return replace(self, budget=budget, strategies=arms, seeds=seeds)
+
+    def on(self, name: str) -> Suite:
+        """The suite's part on the problem of spec ``name``, with the arms that are on it."""
+        arms = tuple(s for s in self.strategies if s not in self.bests or self.bests[s].is_on(name))
+        return replace(self, problems={name: self.problems[name]}, strategies=arms)
 
     def budget_of(self, name: str) -> str | None:
         """The budget on the problem of spec ``name``."""

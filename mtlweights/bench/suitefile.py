@@ -5,7 +5,7 @@
     problems:                       # a list of specs, or a mapping from spec to its own settings
       tagging: {epochs: 8}
       csv:houses.csv:regress=price,classify=kind:
-    strategies: [equal, fixed:alpha=0.3, pcgrad]    # single-task training is always added
+    strategies: [equal, fixed:alpha=0.3, pcgrad]    # or a study's best.yaml; single-task is always added
     seeds: 3                        # that many, from 0; or a list
     budget: tuned8                  # instead: trials and fresh seeds of every arm, see `budget.BUDGETS`
     settings: {batch_size: 32}      # of train.Settings, for every problem
@@ -23,17 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from .. import problems, strategies
+from ..files import schemas
 from ..problems import scales
 from ..problems.registry import OWN
 from ..specs import nearest, parse_spec
 from . import budget as budgets
 from .axes import Axis, axis_of
+from .best import ENDINGS, Best
 from .protocol import Protocol
 from .runspec import SINGLE
 from .suite import MOST_SEEDS, Suite, check_settings
 from .yamlfile import Located, read_yaml
 
-KEYS = ("problems", "strategies", "seeds", "budget", "front", "settings", "worth", "axis")
+KEYS = ("problems", "strategies", "seeds", "budget", "front", "settings", "worth", "axis", "study")
+_STUDY = {"name": str, "problem": str, "trials": int}
 
 
 def load_suite(path: str | Path | None = None) -> Suite:
@@ -60,7 +63,7 @@ def load_suite(path: str | Path | None = None) -> Suite:
         if needed not in by_name:
             raise found.error(f"a suite needs {needed!r}: a list of specs.")
     problems = _problems(by_name["problems"])
-    arms = _strategies(by_name["strategies"]) if "strategies" in by_name else ("equal",)
+    arms, bests = _strategies(by_name["strategies"]) if "strategies" in by_name else (("equal",), {})
     seeds = _seeds(by_name["seeds"]) if "seeds" in by_name else (0, 1, 2)
     settings = _settings(by_name["settings"]) if "settings" in by_name else {}
     worth = _worth(by_name["worth"], problems) if "worth" in by_name else {}
@@ -68,7 +71,7 @@ def load_suite(path: str | Path | None = None) -> Suite:
     budget = _budget(by_name["budget"]) if "budget" in by_name else "default" if axis else None
     try:
         front = by_name["front"].plain() if "front" in by_name else 0
-        more: dict[str, Any] = {"budgets": own, "front": front, "axis": axis}
+        more: dict[str, Any] = {"budgets": own, "front": front, "axis": axis, "bests": bests}
         suite = Suite(Path(path).stem, problems, arms, seeds, settings, worth, **more)
         if own and budget is None:
             raise ValueError("a problem has a budget of its own: give the suite one too.")
@@ -122,9 +125,36 @@ def _problems(node: Located) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _strategies(node: Located) -> tuple[str, ...]:
-    found = []
+def read_arm(text: str) -> str | Best:
+    """What stands in the place of a strategy: a spec, or the ``best.yaml`` of a study.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no study's best.
+    """
+    if not text.endswith(ENDINGS):
+        return text
+    content = {key.value: value for key, value in read_yaml(text).mapping("a study's best").items()}
+    suite = load_suite(text)
+    try:
+        study = content["study"].plain() if "study" in content else {}
+        schemas.check(study, _STUDY, "its key 'study'")
+        scales.split(study["problem"])
+        if len(suite.problems) != 1 or len(suite.strategies) != 1 or suite.bests:
+            raise ValueError("it has several problems or strategies")
+    except ValueError as error:
+        raise ValueError(f"{text} is no best.yaml that mtlweights tune wrote: {error}.") from None
+    (problem, own), (strategy,) = next(iter(suite.problems.items())), suite.strategies
+    return Best(study["name"], study["problem"], study["trials"], problem, strategy, own)
+
+
+def _strategies(node: Located) -> tuple[tuple[str, ...], dict[str, Best]]:
+    found, bests = [], {}
     for spec in node.items("strategies"):
+        if isinstance(spec.value, str) and isinstance(best := _arm(spec), Best):
+            bests[best.name] = best
+            found.append(best.name)
+            continue
         name, options = _parse(spec)
         if name == SINGLE:  # always an arm, so naming it changes nothing
             if options:
@@ -135,7 +165,14 @@ def _strategies(node: Located) -> tuple[str, ...]:
         except (ValueError, ImportError, OSError) as error:
             raise spec.error(str(error)) from None
         found.append(spec.value)
-    return tuple(found)
+    return tuple(found), bests
+
+
+def _arm(spec: Located) -> str | Best:
+    try:
+        return read_arm(spec.value)
+    except (ValueError, FileNotFoundError) as error:
+        raise spec.error(str(error)) from None
 
 
 def _seeds(node: Located) -> tuple[int, ...]:

@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         action="append",
         metavar="STRATEGY",
-        help="instead of the suite's strategies, also FILE.py:Class or module:Class; repeatable",
+        help="instead of the suite's strategies, also FILE.py:Class, module:Class or a study's best.yaml; "
+        "repeatable",
     )
     parser.add_argument(
         "--axis",
@@ -156,8 +157,10 @@ def _suite(args: argparse.Namespace) -> Suite:
     """The suite that is named, with what the options put in the place of its own."""
     from ..bench import load_suite
     from ..bench.axes import axis_of
+    from ..bench.best import Best
     from ..bench.runspec import SINGLE, slug
     from ..bench.suite import MOST_SEEDS
+    from ..bench.suitefile import read_arm
 
     suite = load_suite(args.suite)
     if args.problem:
@@ -170,8 +173,10 @@ def _suite(args: argparse.Namespace) -> Suite:
         suite = replace(suite, axis=axis, name=name, strategies=("equal",), budget=suite.budget or "default")
     if args.strategy:
         # single-task training is always an arm, so naming it changes nothing
-        strategies = tuple(spec for spec in dict.fromkeys(args.strategy) if spec != SINGLE)
-        suite = replace(suite, strategies=strategies)
+        given = [read_arm(spec) for spec in dict.fromkeys(args.strategy) if spec != SINGLE]
+        bests = {arm.name: arm for arm in given if isinstance(arm, Best)}
+        strategies = tuple(arm.name if isinstance(arm, Best) else arm for arm in given)
+        suite = replace(suite, strategies=strategies, bests=bests)
     if budget := args.budget or suite.budget:
         suite = suite.under(budget)
     if args.seeds:

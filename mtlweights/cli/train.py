@@ -121,6 +121,8 @@ def _read_suite(args: argparse.Namespace) -> tuple[str, str | None, dict[str, An
     if len(suite.problems) > 1 or len(suite.strategies) > 1:
         counts = f"{len(suite.problems)} problems and {len(suite.strategies)} strategies"
         raise ValueError(f"{args.problem} has {counts}: mtlweights train takes one of each.")
+    if suite.bests:
+        raise ValueError(f"{args.problem} names the best of a study: give mtlweights train that best.yaml.")
     problem, own = next(iter(suite.problems.items()))
     strategy = args.strategy or (None if args.task else suite.strategies[0])
     return problem, strategy, {**suite.settings, **own}

@@ -68,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=MOST",
-        help="time or memory (a step's, in those of plain training), or task (normalised score that a task "
-        "may lose against single-task training); repeatable",
+        help="time of a step or peak memory (in those of plain training), or task (normalised score that a "
+        "task may lose against single-task training); repeatable",
     )
     how.add_argument("--fresh", type=int, default=5, metavar="N", help="seeds of the last comparison [5]")
     how.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads [1]")

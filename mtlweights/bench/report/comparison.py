@@ -109,7 +109,7 @@ def compare(
     data = _data(results)
     seen: set[str] = set()
     for result in results:
-        once = f"{result['id']} {result.get('budget')} {result.get('axis')}"
+        once = f"{result['id']} {result.get('budget')} {result.get('axis')} {result.get('arm')}"
         if once in seen:
             raise ValueError(f"run {result['id']} is given twice; each run may count once.")
         seen.add(once)

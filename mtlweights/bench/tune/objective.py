@@ -24,7 +24,7 @@ from ..claims import standing
 from ..results import RUNS, read_result, write_result
 from ..run import describe, environment, execute
 from ..runspec import RunSpec
-from .cost import Cost
+from .cost import Cost, check_memory
 from .sampling import ARM, FIRST
 from .space import EQUAL, Space
 from .storage import is_of_storage
@@ -42,8 +42,8 @@ class Aim:
 
     Attributes:
         pareto: one objective per task instead of their mean.
-        limits: name -> most: ``time`` (of a step, in those of plain training), ``memory`` (in those of plain
-            training; needs a GPU), ``task`` (normalised score that a task may lose against single-task).
+        limits: name -> most: ``time`` of a step and peak ``memory`` of training (in those of plain training,
+            see `cost.Cost`), ``task`` (normalised score that a task may lose against single-task).
     """
 
     pareto: bool = False
@@ -63,8 +63,8 @@ class Objective:
         self._problems: dict[str, Problem] = {}
         self.tasks = {task.name: task for task in self.problem(space.problem).tasks}
         limits = (aim.limits or {}).keys()
-        if "memory" in limits and resolve_device(space.settings.device).type != "cuda":
-            raise ValueError("a limit on memory needs a GPU: a CPU's cannot be told from the rest.")
+        if "memory" in limits:
+            check_memory(resolve_device(space.settings.device))
         self._cost = Cost(self.problem) if {"time", "memory"} & limits else None
         self._single: dict[str, float] | None = None
 

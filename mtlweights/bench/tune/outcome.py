@@ -64,12 +64,19 @@ def run_of(trial: FrozenTrial, space: Space) -> RunSpec:
     return replace(found, settings=Settings(**kept["settings"]))
 
 
-def best_yaml(trial: FrozenTrial, space: Space, seeds: Sequence[int], title: str) -> str:
-    """The best configuration as a suite, which ``mtlweights train`` and ``mtlweights bench`` read."""
+def best_yaml(
+    study: optuna.Study, trial: FrozenTrial, space: Space, problem: str, seeds: Sequence[int], title: str
+) -> str:
+    """The best configuration as a suite, which ``mtlweights train`` and ``mtlweights bench`` read.
+
+    Its key ``study`` says what it is the best of, on ``problem``: so a bench can take it as an arm.
+    """
     best = run_of(trial, space)
+    trials = len(slots_of(study.get_trials(deepcopy=False)))
     settings = {key: value for key, value in best.settings.said().items() if key != "seed"}
     suite: dict[str, Any] = {"problems": {best.problem: settings}, "strategies": [best.strategy]}
     suite["seeds"] = list(seeds) or [space.settings.seed + 1]
+    suite["study"] = {"name": study.study_name, "problem": problem, "trials": trials}
     head = f"# {title}\n# mtlweights train THIS_FILE        mtlweights bench THIS_FILE\n"
     return head + yaml.safe_dump(suite, sort_keys=False)
 

@@ -115,11 +115,17 @@ def tune(
         objective.single  # noqa: B018 (trained before the first trial, or the trials are blamed)
         enqueue_first(found, space, trials)
         work(found, objective, trials, interval=interval, say=say)
-        return _finish(found, space, path, fresh, threads, say)
+        return _finish(found, space, problem, path, fresh, threads, say)
 
 
 def _finish(
-    study: optuna.Study, space: Space, folder: Path, fresh: int, threads: int, say: Callable[[str], None]
+    study: optuna.Study,
+    space: Space,
+    problem: str,
+    folder: Path,
+    fresh: int,
+    threads: int,
+    say: Callable[[str], None],
 ) -> Outcome:
     """The best on fresh seeds, and the files that tell of the study."""
     best = best_of(study)
@@ -129,7 +135,7 @@ def _finish(
         f"study {study.study_name}, trial {best.number}: {value:+.4f} mean normalised validation gain over "
         f"single-task training, on seed {space.settings.seed}"
     )
-    write(folder / BEST, best_yaml(best, space, seeds, title))
+    write(folder / BEST, best_yaml(study, best, space, problem, seeds, title))
     say(title)
     rows = []
     if fresh:

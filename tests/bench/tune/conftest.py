@@ -1,7 +1,8 @@
-"""Storages to share a study on: a journal file, Optuna's gRPC proxy, a real PostgreSQL server."""
+"""Storages to share a study on: a journal file, Optuna's gRPC proxy, real PostgreSQL and MariaDB servers."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -20,12 +21,17 @@ from optuna.storages import get_storage, run_grpc_proxy_server
 warnings.simplefilter("ignore")
 run_grpc_proxy_server(get_storage(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]))
 """
+USERS = """CREATE DATABASE study;
+CREATE USER tuner@'127.0.0.1' IDENTIFIED BY 'p@ss';
+GRANT ALL ON study.* TO tuner@'127.0.0.1';
+"""
 
 
 @pytest.fixture
 def shared_storage(request, tmp_path):
     """The URL of a storage of the kind ``request.param``."""
-    yield from {"journal": _journal, "grpc": _grpc, "postgresql": _postgresql}[request.param](tmp_path)
+    kinds = {"journal": _journal, "grpc": _grpc, "postgresql": _postgresql, "mysql": _mariadb}
+    yield from kinds[request.param](tmp_path)
 
 
 def _journal(folder):
@@ -72,14 +78,46 @@ def _postgresql(_):
         (folder.parent / f"{folder.name}.log").unlink(missing_ok=True)
 
 
+def _mariadb(_):
+    _driver("pymysql")
+    server = program("/usr/sbin/mariadbd", "mariadb-server-core")
+    user = "nobody" if os.getuid() == 0 else None  # no server runs as root
+    folder, port = Path(tempfile.mkdtemp(prefix="mtlweights-maria-", dir="/tmp")), _free_port()
+    (folder / "data").mkdir()
+    tables = Path("/usr/share/mysql/mysql_system_tables.sql").read_text()
+    (folder / "tables.sql").write_text(f"CREATE DATABASE mysql;\nUSE mysql;\n{tables}")
+    (folder / "users.sql").write_text(USERS)
+    if user:
+        for path in (folder, folder / "data"):
+            shutil.chown(path, user)
+    command = [server, "--no-defaults", f"--datadir={folder}/data", "--innodb-log-file-size=4M"]
+    listens = [f"--socket={folder}/s", f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
+    how = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "user": user, "cwd": folder}
+    running = None
+    try:
+        with (folder / "tables.sql").open() as sql:
+            subprocess.run([*command, "--bootstrap"], stdin=sql, check=True, timeout=120, **how)
+        running = subprocess.Popen([*command, *listens, f"--init-file={folder}/users.sql"], **how)
+        _wait_for(port)
+        yield f"mysql://tuner:p%40ss@127.0.0.1:{port}/study"
+    finally:
+        if running:
+            running.kill()
+            running.wait()
+        shutil.rmtree(folder)
+
+
+def _driver(name):
+    """Skip without the driver of a database, but never in CI."""
+    if importlib.util.find_spec(name) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI has to have {name}")
+        pytest.skip(f"the storage needs the driver {name}")
+
+
 def _binaries():
     """The folder of a PostgreSQL server's programs, installed if need be; a skip where that cannot be."""
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip("a PostgreSQL storage needs the driver psycopg")
+    _driver("psycopg")
     return str(Path(program("/usr/lib/postgresql/*/bin/initdb", "postgresql")).parent)
 
 

@@ -15,7 +15,8 @@ from mtlweights.bench.claims import standing
 from mtlweights.bench.planning import prepare
 from mtlweights.bench.report import read_study, without_trials, write_page
 from mtlweights.bench.results import read_result
-from mtlweights.bench.tune import Aim, Search, tune
+from mtlweights.bench.suitefile import read_arm
+from mtlweights.bench.tune import Aim, Search, cost, tune
 from mtlweights.bench.tune import objective as objectives
 from mtlweights.bench.tune.objective import LOWEST, normalised
 from mtlweights.bench.tune.outcome import BELOW
@@ -37,6 +38,16 @@ class Raises(LossStrategy):
     family, space = "test", {}
     def combine(self, losses, present=None):
         raise RuntimeError("of no use")
+"""
+HEAVY = """
+import torch
+from mtlweights.strategies import LossStrategy
+class Heavy(LossStrategy):
+    "Equal weights, and 240 MB for a moment."
+    family, space = "test", {}
+    def combine(self, losses, present=None):
+        torch.ones(60_000_000)
+        return losses.sum()
 """
 
 
@@ -95,6 +106,13 @@ def test_the_best_is_a_suite_whose_runs_are_those_on_fresh_seeds(found):
     assert {standing(spec, found.folder)[0] for spec in specs} == {"ok"}
     run = found.best.user_attrs["run"]
     assert (specs[0].problem, specs[0].strategy) == (run["problem"], run["strategy"])
+
+
+def test_bench_takes_the_best_as_an_arm(found):
+    arm, run = read_arm(str(found.folder / "best.yaml")), found.best.user_attrs["run"]
+    assert (arm.name, arm.on) == ("best of breast-cancer-cagrad-uw (5 trials)", "breast_cancer")
+    assert (arm.problem, arm.strategy) == (run["problem"], run["strategy"])
+    assert arm.settings == {key: value for key, value in run["settings"].items() if key != "seed"}
 
 
 def test_train_reads_the_best(found, tmp_path, capsys):
@@ -238,8 +256,23 @@ def test_limits_make_trials_infeasible(tmp_path):
     assert 0.1 < found.best.user_attrs["time"] < 99
 
 
-def test_memory_without_a_gpu_is_refused_before_any_trial(tmp_path):
+@pytest.mark.skipif(not cost._REFERENCES.exists(), reason="a process's peak memory is read on Linux")
+def test_a_strategy_that_takes_too_much_memory_is_never_the_best(tmp_path):
+    file = tmp_path / "heavy.py"
+    file.write_text(HEAVY)
+    how = {"trials": 3, "narrowed": QUICK | {"device": "cpu"}, "fresh": 0, "say": str}
+    limits = Aim(limits={"memory": 1.15})
+    found = tune("breast_cancer", [f"{file}:Heavy", "uw"], folder=tmp_path / "out", aim=limits, **how)
+    heavy, uw, equal = slots_of(found.study.trials)
+    assert heavy.value == equal.value  # it does the same, and comes first
+    assert heavy.user_attrs["memory"] > 1.2 and heavy.constraints["memory"] > 0.05
+    assert 0.9 < uw.user_attrs["memory"] < 1.1 and equal.user_attrs["memory"] == 1
+    assert found.best.number in (uw.number, equal.number)
+
+
+def test_memory_is_refused_before_any_trial_where_it_cannot_be_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "_REFERENCES", tmp_path / "nowhere")
     how = {"trials": 1, "narrowed": QUICK | {"device": "cpu"}, "fresh": 0, "say": str}
-    with pytest.raises(ValueError, match="memory needs a GPU"):
+    with pytest.raises(ValueError, match="memory needs a CUDA GPU or Linux"):
         tune("breast_cancer", ["uw"], folder=tmp_path, aim=Aim(limits={"memory": 2.0}), **how)
     assert not list((tmp_path / "runs").glob("*.json"))
