@@ -69,7 +69,7 @@ class GradVac(GramStrategy):
     def _pull(
         self, norm: np.ndarray, phi_hat: np.ndarray, some: np.ndarray
     ) -> Callable[[int, np.ndarray], np.ndarray]:
-        """For all i at once: what p_i gains of ``u_j = g_j / |g_j|``, from ``p_i . u_j``; moves ``phi_hat``."""
+        """For all i at once: what p_i gains of ``u_j = g_j / |g_j|`` by ``p_i . u_j``; moves ``phi_hat``."""
         size, least = norm.copy(), 1e-7 * norm  # size: |p_i|
         target = np.minimum(phi_hat, _CEILING)
         sine_hat = np.sqrt(1 - target**2)

@@ -20,8 +20,8 @@ def added_in_turn(
     """How much of each gradient is added in all [m] when m vectors are corrected, all at once, in O(m^3).
 
     ``matrix`` [m, m]: ``g_j . g_k``; ``products`` [m, m]: ``p_i . g_j`` at the start; ``orders`` [m, n]: the
-    gradients that p_i meets, each at most once. At every place k of the orders, ``rule(k, q)`` [m] is given the
-    products ``q_i = p_i . g_j``, j = orders[i, k], as they are by then, and says what is added:
+    gradients that p_i meets, each at most once. At every place k of the orders, ``rule(k, q)`` [m] is given
+    the products ``q_i = p_i . g_j``, j = orders[i, k], as they are by then, and says what is added:
     ``p_i += rule_i g_j``.
 
     A vector's products with the gradients of the next places are kept up to date step by step, all others

@@ -32,7 +32,7 @@ def test_half_as_many_dimensions_as_gradients_where_pivoting_goes_in_circles(mon
     """It gives up soon, and least squares take over, not the method of last resort."""
     given_up = []
     module = importlib.import_module("mtlweights.strategies.solvers.dual_cone")
-    pivoting = module._block_pivoting
+    pivoting = module.block_pivoting
 
     def noting(*args):
         found = pivoting(*args)
@@ -40,7 +40,7 @@ def test_half_as_many_dimensions_as_gradients_where_pivoting_goes_in_circles(mon
         return found
 
     monkeypatch.setattr(module, "_active_set", None)
-    monkeypatch.setattr(module, "_block_pivoting", noting)
+    monkeypatch.setattr(module, "block_pivoting", noting)
     for seed in range(3):
         check(np.random.default_rng(seed).normal(size=(40, 20)))
     assert sum(given_up) > 20
