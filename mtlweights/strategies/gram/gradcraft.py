@@ -69,5 +69,10 @@ class GradCraft(GramStrategy):
 
     def _change(self, inner: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         """Multiples [c] of unit vectors, ``inner`` [c, c], that raise ``cosines`` [c] to the margin."""
+        from scipy.linalg.lapack import dpocon, dposv
+
+        factor, change, failed = dposv(inner, self.margin - cosines)
+        if not failed and dpocon(factor, np.abs(inner).sum(axis=0).max())[0] > 10 * _DEPENDENT:
+            return np.asarray(change)  # the condition in the 1-norm bounds the eigenvalues' ratio
         inverse = np.linalg.pinv(inner, rcond=_DEPENDENT, hermitian=True)
         return np.asarray(inverse @ (self.margin - cosines))
