@@ -44,6 +44,7 @@ class GradCraft(GramStrategy):
     family = "gramian"
     space = {"r": (0.0, 1.0)}  # noqa: RUF012
     signed_weights = True
+    most_tasks = (256, "'pcgrad', which removes one conflict after the other")
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, r: float = 1.0, margin: float = 1e-10, decay: float = 0.0) -> None:
