@@ -2,7 +2,7 @@
 
 ``OMP_NUM_THREADS=1 python benchmarks/micro/solvers.py > benchmarks/micro/solvers.md``; with TorchJD
 installed (it is no dependency), its columns stand beside ours, from one interleaved run on the same
-Gramians.
+Gramians. ``--many > benchmarks/micro/solvers-many.md``: 128 to 512 tasks, ours alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -113,18 +113,18 @@ def jacobians(n_tasks: int, n: int) -> list[np.ndarray]:
     return [rng.normal(size=shape) * 10.0 ** rng.uniform(-0.5, 0.5, size=(n_tasks, 1)) for _ in range(n)]
 
 
-def ours(name: str, jacobian: np.ndarray) -> Callable[[], np.ndarray]:
+def ours(name: str, gram: np.ndarray) -> Callable[[], np.ndarray]:
     """A call of a fresh strategy of ours."""
     fixed = {"cagrad": {"c": C}, "fairgrad": {"alpha": ALPHA}, "pcd": {"tau": TAU}}
-    strategy = strategies.get(name)(len(jacobian), **fixed.get(name, {}))
+    strategy = strategies.get(name)(len(gram), **fixed.get(name, {}))
     assert isinstance(strategy, GramStrategy)
-    gram, losses = jacobian @ jacobian.T, np.linspace(0.5, 2, len(jacobian))
+    losses = np.linspace(0.5, 2, len(gram))
     k = strategy.batches + ("validate" in strategy.hooks())  # of the same gradients
     gram = np.ascontiguousarray(np.tile(gram, (k, k)))
 
     def call() -> np.ndarray:
         weights = strategy.weights(gram, losses, np.arange(len(losses)))
-        return (weights[0] if isinstance(weights, tuple) else weights)[-len(jacobian) :]
+        return (weights[0] if isinstance(weights, tuple) else weights)[-len(losses) :]
 
     return call
 
@@ -154,7 +154,7 @@ def measure(name: str, n_tasks: int, n: int, repeats: int, torchjd: bool) -> lis
     times: list[list[float]] = [[], []]
     residuals: list[list[float]] = [[], []]
     for jacobian in jacobians(n_tasks, n):
-        calls = [ours(name, jacobian), theirs(name, jacobian) if torchjd else None]
+        calls = [ours(name, jacobian @ jacobian.T), theirs(name, jacobian) if torchjd else None]
         for k, call in enumerate(calls):
             if call is not None and name in RESIDUALS:
                 residuals[k].append(RESIDUALS[name](jacobian @ jacobian.T, weights_of(call(), jacobian)))
@@ -181,15 +181,74 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, one thread; Python {platform.python_version()}, {versions}"
 
 
+def of_many(n_tasks: int) -> dict[str, np.ndarray]:
+    """Gramians of many tasks: with conflicts, nearly orthogonal, dependent, alike."""
+    rng = np.random.default_rng(n_tasks)
+    length = 10.0 ** rng.uniform(-0.5, 0.5, size=(n_tasks, 1))
+    made = {
+        "P = 2 T": rng.normal(size=(n_tasks, 2 * n_tasks)),
+        "P = 30 T": rng.normal(size=(n_tasks, 30 * n_tasks)),
+        "P = T / 4": rng.normal(size=(n_tasks, n_tasks // 4)),
+        "alike": rng.normal(size=(1, 4 * n_tasks)) + rng.normal(size=(n_tasks, 4 * n_tasks)),
+    }
+    return {kind: (length * rows) @ (length * rows).T for kind, rows in made.items()}
+
+
+def many(name: str, n_tasks: int, grams: dict[str, np.ndarray], repeats: int) -> list[str]:
+    """One row: least CPU time in ms of ``repeats`` calls, for every Gramian."""
+    cells = []
+    for gram in grams.values():
+        try:
+            call = ours(name, gram=gram)
+        except ValueError:
+            cells.append("refused")
+            continue
+        times = []
+        for _ in range(repeats):
+            start = time.process_time_ns()
+            call()
+            times.append((time.process_time_ns() - start) / 1e6)
+        cells.append(f"{min(times):.1f}")
+    return [name, str(n_tasks), *cells]
+
+
+def many_tasks(names: Sequence[str], repeats: int) -> None:
+    """Print the table of many tasks."""
+    print("# Time of the Gramian solvers with many tasks\n")
+    print(f"Made by `OMP_NUM_THREADS=1 python benchmarks/micro/solvers.py --many` on\n{machine()}.\n")
+    square = np.ones((512, 512))
+    times = []
+    for _ in range(repeats):
+        start = time.process_time_ns()
+        square @ square
+        times.append((time.process_time_ns() - start) / 1e6)
+    print(
+        f"CPU time of one call in ms, the least of {repeats}; a product of two 512 x 512 matrices took "
+        f"{min(times):.1f}.\nP: dimensions of random gradients; alike: about one common gradient.\n"
+    )
+    kinds = list(of_many(4))
+    print(f"| strategy | T | {' | '.join(kinds)} |\n|---|---|{'---|' * len(kinds)}")
+    for n_tasks in (128, 256, 512):
+        grams = of_many(n_tasks)
+        for name in names:
+            cls = strategies.get(name)
+            if issubclass(cls, GramStrategy) and cls.measured_at == "shared":
+                print("| " + " | ".join(many(name, n_tasks, grams, repeats)) + " |", flush=True)
+
+
 def main() -> None:
     """Print the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gramians", type=int, default=3, help="random Gramians per row")
     parser.add_argument("--repeats", type=int, default=5, help="calls per Gramian")
+    parser.add_argument("--many", action="store_true", help="128, 256 and 512 tasks, ours alone")
     parser.add_argument("--only", nargs="*", help="strategies (default: all)")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    if args.many:
+        many_tasks(args.only or strategies.names(), args.repeats)
+        return
     torchjd = importlib.util.find_spec("torchjd") is not None
     version = f", TorchJD {metadata.version('torchjd')}" if torchjd else ""
     print("# Time and accuracy of the Gramian solvers\n")

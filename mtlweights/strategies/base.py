@@ -50,6 +50,8 @@ class Strategy(nn.Module, ABC):
     #: takes losses of at least 0 alone, and the Balancer refuses others; the instance may refine it
     positive_losses: bool = False
     batches: ClassVar[int] = 1  #: of a `GramStrategy`: k > 1 independent batches, their rows stacked
+    #: T above which its T x T problems take longer than the step is worth, and what to use there instead
+    most_tasks: ClassVar[tuple[int, str] | None] = None
     replaces_optimizer: ClassVar[bool] = False  #: its update wants plain SGD, no momentum, no Adam
     properties: ClassVar[frozenset[str]] = frozenset()  #: what it claims, of `mtlweights.testing.PROPERTIES`
 
@@ -59,6 +61,12 @@ class Strategy(nn.Module, ABC):
         super().__init__()
         if not is_whole(n_tasks) or n_tasks < 1:
             raise ValueError(f"n_tasks should be an integer of at least 1, found {n_tasks!r}.")
+        if self.most_tasks is not None and n_tasks > self.most_tasks[0]:
+            most, instead = self.most_tasks
+            raise ValueError(
+                f"{type(self).__name__} takes at most {most} tasks, found {n_tasks}: it would solve for "
+                f"seconds in every step. Use {instead}."
+            )
         self.n_tasks = int(n_tasks)
         self.seed = 0
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))

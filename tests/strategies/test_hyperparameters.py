@@ -104,3 +104,12 @@ def test_preferences_keep_their_defaults_and_are_copied():
         given[0] += 1
         assert strategy.preference.tolist() == [given[0] - 1, 2, 3]
         assert strategy.preference.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"), [("upgrad", "dualproj"), ("gradcraft", "pcgrad"), ("epo", "stch")]
+)
+def test_solvers_that_do_not_grow_with_the_tasks_say_what_does(name, instead):
+    assert make(name, 256).n_tasks == 256
+    with pytest.raises(ValueError, match=f"takes at most 256 tasks, found 257: .* Use '{instead}'"):
+        make(name, 257)

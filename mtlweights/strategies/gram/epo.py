@@ -48,6 +48,7 @@ class EPO(GramStrategy):
     space = {}  # noqa: RUF012
     heads = "weighted"
     positive_losses = True
+    most_tasks = (256, "'stch' with a preference, which is loss-based")
     properties = frozenset({"permutation_equivariant"})
 
     preference: Tensor

@@ -44,6 +44,7 @@ class GradCraft(GramStrategy):
     family = "gramian"
     space = {"r": (0.0, 1.0)}  # noqa: RUF012
     signed_weights = True
+    most_tasks = (256, "'pcgrad', which removes one conflict after the other")
     properties = frozenset({"permutation_equivariant"})
 
     def __init__(self, n_tasks: int, *, r: float = 1.0, margin: float = 1e-10, decay: float = 0.0) -> None:
@@ -69,5 +70,10 @@ class GradCraft(GramStrategy):
 
     def _change(self, inner: np.ndarray, cosines: np.ndarray) -> np.ndarray:
         """Multiples [c] of unit vectors, ``inner`` [c, c], that raise ``cosines`` [c] to the margin."""
+        from scipy.linalg.lapack import dpocon, dposv
+
+        factor, change, failed = dposv(inner, self.margin - cosines)
+        if not failed and dpocon(factor, np.abs(inner).sum(axis=0).max())[0] > 10 * _DEPENDENT:
+            return np.asarray(change)  # the condition in the 1-norm bounds the eigenvalues' ratio
         inverse = np.linalg.pinv(inner, rcond=_DEPENDENT, hermitian=True)
         return np.asarray(inverse @ (self.margin - cosines))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..base import GramStrategy
 from ..hyperparameters import check_share
-from ..solvers import cosines_and_norms
+from ..solvers import added_in_turn, cosines_and_norms
 from .pcgrad import random_orders
 
 #: The correction grows without bound as its target nears 1.
@@ -56,24 +58,34 @@ class GradVac(GramStrategy):
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m], at least 1; moves the averages of the tasks present."""
         cosines, norm = cosines_and_norms(gram)
-        m, i, stored = len(gram), np.arange(len(gram)), self.target.numpy()
-        pairs = np.ix_(present, present)
-        phi_hat, added, size = stored[pairs], np.zeros((m, m)), norm.copy()
-        # all i at once; with u_j = g_j / |g_j| throughout p_i = g_i + sum_j added[i, j] u_j,
-        # along[i, j] = p_i . u_j and size[i] = |p_i|
-        along = norm[:, None] * cosines
-        for j in random_orders(m, self.seed, int(self.step)).T:  # j[i]: whose gradient i is compared with
-            exists = (size > 1e-7 * norm) & (norm[j] > 0)
-            phi = np.clip(along[i, j] / np.where(exists, size, 1.0), -1.0, 1.0)
-            pulled = exists & (phi < phi_hat[i, j])
-            target = np.minimum(phi_hat[i, j], _CEILING)
-            sine, sine_hat = np.sqrt(1 - phi * phi), np.sqrt(1 - target**2)
+        orders, stored = random_orders(len(gram), self.seed, int(self.step)), self.target.numpy()
+        pairs = present * self.n_tasks + present[orders.T]
+        phi_hat = stored.take(pairs)  # [m - 1, m], in the order in which pairs meet
+        rule = self._pull(norm, phi_hat, (norm > 0)[orders.T])
+        added = added_in_turn(cosines, norm[:, None] * cosines, orders, rule)
+        stored.put(pairs, phi_hat)
+        return 1 + np.divide(added, norm, out=np.zeros(len(gram)), where=norm > 0)
+
+    def _pull(
+        self, norm: np.ndarray, phi_hat: np.ndarray, some: np.ndarray
+    ) -> Callable[[int, np.ndarray], np.ndarray]:
+        """For all i at once: what p_i gains of ``u_j = g_j / |g_j|`` by ``p_i . u_j``; moves ``phi_hat``."""
+        size, least = norm.copy(), 1e-7 * norm  # size: |p_i|
+        target = np.minimum(phi_hat, _CEILING)
+        sine_hat = np.sqrt(1 - target**2)
+        steepness = target / sine_hat
+
+        def pull(k: int, along: np.ndarray) -> np.ndarray:
+            exists = (size > least) & some[k]
+            phi = np.minimum(np.maximum(along / np.where(exists, size, 1.0), -1.0), 1.0)
+            above = phi - phi_hat[k]
+            pulled = exists & (above < 0)
+            sine = np.sqrt(1 - phi * phi)
             # equation 3 in units of |g_j|, its fraction taken apart: the cosine becomes the target
-            a = np.where(pulled, size * (target / sine_hat * sine - phi), 0.0)
-            added[i, j] = a
-            along += a[:, None] * cosines[j]
+            gained = np.where(pulled, size * (steepness[k] * sine - phi), 0.0)
             # what of p_i is perpendicular to g_j stays: |p_i| sin is the same before and after
-            size = np.where(pulled, size * sine / sine_hat, size)
-            phi_hat[i, j] += np.where(exists, self.beta * (phi - phi_hat[i, j]), 0.0)
-        stored[pairs] = phi_hat
-        return 1 + np.divide(added.sum(0), norm, out=np.zeros(m), where=norm > 0)
+            np.divide(size * sine, sine_hat[k], out=size, where=pulled)
+            phi_hat[k] += np.where(exists, self.beta * above, 0.0)
+            return gained
+
+        return pull

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..base import GramStrategy
+from ..solvers import added_in_turn
 
 
 class PCGrad(GramStrategy):
@@ -42,13 +43,8 @@ def project_conflicts(gram: np.ndarray, orders: np.ndarray) -> np.ndarray:
     m, squared = len(gram), np.diagonal(gram)
     if m == 2:  # one other, no order
         return 1 - np.divide(min(gram[0, 1], 0.0), squared, out=np.zeros(2), where=squared > 0)
-    inverse = np.divide(1.0, squared, out=np.zeros(m), where=squared > 0)
-    i, products, added = np.arange(m), gram.copy(), np.zeros((m, m))
-    # all i at once; throughout p_i = g_i + sum_j added[i, j] g_j, and products[i, j] = p_i . g_j
-    for j in orders.T:  # j[i]: whose gradient i is compared with
-        added[i, j] = step = -np.minimum(products[i, j], 0.0) * inverse[j]
-        products += step[:, None] * gram[j]
-    return 1 + added.sum(0)
+    inverse = np.divide(1.0, squared, out=np.zeros(m), where=squared > 0)[orders.T]
+    return 1 + added_in_turn(gram, gram, orders, lambda k, q: np.maximum(-q, 0.0) * inverse[k])
 
 
 def random_orders(m: int, seed: int, step: int) -> np.ndarray:

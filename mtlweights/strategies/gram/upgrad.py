@@ -28,6 +28,7 @@ class UPGrad(GramStrategy):
     paper = "Quinton and Rey 2024, https://arxiv.org/abs/2406.16232"
     family = "gramian"
     space = {}  # noqa: RUF012
+    most_tasks = (256, "'dualproj', which projects the mean gradient alone")
     properties = frozenset({"non_conflicting", "permutation_equivariant", "linear_under_scaling"})
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:

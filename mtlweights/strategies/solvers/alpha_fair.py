@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .complementarity import solve_positive
 from .cosines import UNCERTAIN
 
 #: Added to the cosine matrix's diagonal: no weight exceeds about 1e7 times what it is without conflict.
@@ -117,13 +118,17 @@ def _newton(matrix: np.ndarray, pull: np.ndarray, power: float) -> np.ndarray:
         system = matrix * b * b[:, None]
         gradient = system.sum(axis=1) - force
         system[diagonal, diagonal] += power * force
-        step = np.linalg.solve(system, -gradient)
+        step = solve_positive(system, -gradient)
         largest = np.abs(step).max()
         if largest > regime:
             step *= _damping(matrix, pull, power, b, step, float(gradient @ step))
         b = b * (1 + step)
-        if largest < 1e-8 or (before < regime and largest > before / 2):
+        squared = float(b @ matrix @ b)
+        cancels = squared < UNCERTAIN**2 * (b**2 @ pull)  # then no digit of b is of use, see `_certain`
+        if largest < 1e-8 or ((before < regime or cancels) and largest > before / 2):
             break
+        if largest > regime and squared > 0:  # as far along the ray as is best
+            b *= (pull @ b ** (1 - power) / squared) ** (1 / (1 + power))
         before = largest
     return b
 

@@ -98,24 +98,33 @@ def _start(
     root_phi: float,
     least_point: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Where to start: the least point of a large face if there is one at hand, else the best vertex."""
-    m = len(gram)
-    face = np.arange(m if gram.diagonal().all() else 0)  # a zero gradient is the best vertex, or never enters
-    while len(face):
-        target = least_point(face, np.full(len(face), 1 / len(face)))
-        if (target > 0).all():
-            w = np.zeros(m)
-            w[face] = target
-            if _at_zero(gram, w):
+    """Where to start: the best least point of a face that pivoting finds, else the best vertex.
+
+    All tasks that should leave the face leave it, and all that should enter it enter, as long as that brings
+    their number down in three rounds.
+    """
+    m, best, fewest, left = len(gram), None, len(gram) + 1, 3
+    inside = np.full(m, bool(gram.diagonal().all()))  # a zero gradient is the best vertex, or never enters
+    while left and inside.any():
+        face, w = np.flatnonzero(inside), np.zeros(m)
+        w[face] = least_point(face, np.full(len(face), 1 / len(face)))
+        if not w @ gram @ w > 0 or _at_zero(gram, w):
+            break
+        slack = _value_and_slack(gram, linear, root_phi, w)[1]
+        wrong = np.where(inside, w <= 0, slack < -TOLERANCE)
+        if not wrong[face].any():
+            if np.abs(slack[face]).max() > 1e-10:  # dependent gradients: the face was not solved
                 break
-            slack = _value_and_slack(gram, linear, root_phi, w)[1][face]
-            if np.abs(slack).max() > 1e-10:  # dependent gradients: the face was not solved
-                break
-            return w
-        face = face[target > 0]  # the least point of the hull lies outside: a smaller face
-    w = np.zeros(m)
-    w[(linear + root_phi * np.sqrt(gram.diagonal())).argmin()] = 1.0
-    return w
+            best = w
+        count = int(wrong.sum())
+        if count == 0:
+            break
+        fewest, left = (count, 3) if count < fewest else (fewest, left - 1)
+        inside ^= wrong
+    if best is None:
+        best = np.zeros(m)
+        best[(linear + root_phi * np.sqrt(gram.diagonal())).argmin()] = 1.0
+    return best
 
 
 def _value_and_slack(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .complementarity import TOLERANCE, block_pivoting
 from .cosines import cosines_and_norms
 
-_TOLERANCE = 1e-13
+#: a sum of multipliers that no contradiction comes near, for conditions of at most 1
+_SURE = 1e6
 
 
 def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -15,11 +17,8 @@ def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     ``vectors`` [k, m]: the coefficients of the k vectors to project. A projection adds multiples of
     at least 0 of the gradients; it solves ``u >= 0, z = G (v + u) >= 0, u . z = 0``.
 
-    Closed form for m = 2. Else block principal pivoting for all k at once (J. Judice, F. Pires, "A
-    block principal pivoting algorithm for large-scale strictly monotone linear complementarity
-    problems", Computers & Operations Research 21, 1994,
-    https://doi.org/10.1016/0305-0548(94)90106-6), and what it leaves undecided, where gradients are
-    dependent, by `_least_squares`.
+    Closed form for m = 2. Else `block_pivoting` for all k at once, and what it leaves undecided, where
+    gradients are dependent, by `_least_squares`.
     """
     cosines, norms = cosines_and_norms(gram)
     linear = (vectors * norms) @ cosines
@@ -28,7 +27,7 @@ def dual_cone(gram: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     if len(gram) == 2:
         added = np.array([_multipliers_of_two(cosines[0, 1], *row) for row in linear])
     else:
-        added = _block_pivoting(cosines, linear)
+        added = block_pivoting(cosines, linear)
         rest = np.flatnonzero(np.isnan(added[:, 0]))
         if len(rest):
             units = vectors[rest] * norms / largest[rest]
@@ -46,35 +45,6 @@ def _multipliers_of_two(cosine: float, first: float, second: float) -> tuple[flo
         return 0.0, -second
     sine = max(1 - cosine**2, 1e-300)
     return (cosine * second - first) / sine, (cosine * first - second) / sine
-
-
-def _block_pivoting(cosines: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """u [k, m] with ``u >= 0, z = M u + q >= 0, u . z = 0``, M the cosines and q a row of ``linear``.
-
-    NaN where it comes to no end: where gradients are dependent its moves may go round in a circle.
-    As in the paper F is where u is sought and z = 0, elsewhere u = 0 and z is sought; H are the places
-    where what was found is negative; ninf is the smallest number of them so far, and p how many rounds
-    without a smaller one are left.
-    """
-    m = cosines.shape[0]
-    # the addition is far below the Gramian's own accuracy; it keeps dependent gradients solvable
-    system = cosines + 1e-13 * m * np.eye(m)
-    out = np.zeros_like(linear)
-    todo = np.flatnonzero((linear < 0).any(axis=1))  # the others have u = 0, z = q
-    out[todo] = np.nan
-    F = linear[todo] < 0
-    ninf, p = np.full(len(todo), m + 1), np.full(len(todo), 3)
-    while len(todo):
-        u, H = _pivot(system, linear[todo], F)
-        count = H.sum(axis=1)
-        out[todo[count == 0]] = np.maximum(u[count == 0], 0.0)
-        better = count < ninf
-        p = np.where(better, 3, p - 1)
-        ninf = np.minimum(count, ninf)
-        F = F ^ H  # H changes sides, all of it, while that helps
-        left = (count > 0) & (p > 0)
-        todo, F, ninf, p = todo[left], F[left], ninf[left], p[left]
-    return out
 
 
 def _least_squares(cosines: np.ndarray, units: np.ndarray, linear: np.ndarray) -> np.ndarray:
@@ -96,19 +66,9 @@ def _least_squares(cosines: np.ndarray, units: np.ndarray, linear: np.ndarray) -
             missed = max(-z.min(), np.abs(z[out[k] > 0]).max(initial=0.0))
         except RuntimeError:  # too many rounds
             missed = np.inf
-        if missed > _TOLERANCE * (1 + out[k].sum()):
+        if missed > TOLERANCE * (1 + out[k].sum()):
             out[k] = _active_set(cosines, row)[0]
     return out
-
-
-def _pivot(system: np.ndarray, linear: np.ndarray, F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """u [k, m] with z = 0 in F and u = 0 elsewhere; where u in F or z elsewhere is negative."""
-    both = F[:, :, None] & F[:, None, :]
-    matrix = np.where(both, system, np.eye(system.shape[0]))
-    u = np.linalg.solve(matrix, np.where(F, -linear, 0.0)[:, :, None])[:, :, 0]
-    z = u @ system + linear
-    rounding = _TOLERANCE * (1 + np.abs(u).sum(axis=1, keepdims=True))
-    return u, np.where(F, u, z) < -rounding
 
 
 def least_change(gram: np.ndarray, linear: np.ndarray) -> np.ndarray | None:
@@ -127,7 +87,9 @@ def least_change(gram: np.ndarray, linear: np.ndarray) -> np.ndarray | None:
     largest = np.abs(scaled).max(initial=0.0)
     if not largest > 0:
         return np.zeros_like(linear)
-    u, feasible = _active_set(cosines, scaled / largest)
+    u, feasible = block_pivoting(cosines, scaled[None] / largest)[0], True
+    if not u.sum() < _SURE:  # NaN, or what grows where the conditions contradict each other
+        u, feasible = _active_set(cosines, scaled / largest)
     return largest * u * inverse if feasible else None
 
 
@@ -143,7 +105,7 @@ def _active_set(cosines: np.ndarray, linear: np.ndarray) -> tuple[np.ndarray, bo
     for _ in range(10 * m):
         z = np.where(active, 0.0, cosines @ u + linear)
         entering = int(z.argmin())
-        if z[entering] >= -_TOLERANCE * (1 + u.sum()):
+        if z[entering] >= -TOLERANCE * (1 + u.sum()):
             break
         if not _enter(cosines, u, active, entering, z[entering]):
             return u, False

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+#: m above which the interior-point method takes less time than the simplex method
+_FEW = 64
+
 
 def best_on_simplex(gain: np.ndarray, rows: np.ndarray, bound: np.ndarray) -> np.ndarray | None:
     """The b [m] of the simplex with the largest ``gain @ b`` and ``rows @ b >= bound``, or None.
@@ -18,7 +21,8 @@ def best_on_simplex(gain: np.ndarray, rows: np.ndarray, bound: np.ndarray) -> np
         return _of_two(gain, rows, bound)
     from scipy.optimize import linprog
 
-    done = linprog(-gain, A_ub=-rows, b_ub=-bound, A_eq=np.ones((1, m)), b_eq=[1.0], method="highs")
+    method = "highs" if m <= _FEW else "highs-ipm"
+    done = linprog(-gain, A_ub=-rows, b_ub=-bound, A_eq=np.ones((1, m)), b_eq=[1.0], method=method)
     if done.x is None:
         return None
     b = np.maximum(done.x, 0.0)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .complementarity import block_pivoting
+
 #: of the optimality conditions, relative to their terms
 TOLERANCE = 1e-13
 
@@ -97,8 +99,7 @@ def _min_norm_of_two(gram: np.ndarray) -> np.ndarray:
 
 def _wolfe(gram: np.ndarray) -> np.ndarray:
     size = np.abs(gram)
-    alpha = np.zeros(len(gram))
-    alpha[np.diagonal(gram).argmin()] = 1.0
+    alpha = _first(gram)
     best, least = alpha, float("inf")
     while True:
         products = gram @ alpha
@@ -114,6 +115,24 @@ def _wolfe(gram: np.ndarray) -> np.ndarray:
         if slack[entering] >= -TOLERANCE:
             return best
         alpha = descend(lambda face, _: face_minima(gram, face)[:, 0], alpha, entering)
+
+
+def _first(gram: np.ndarray) -> np.ndarray:
+    """Where to start: the least point of the face that pivoting finds, else the shortest gradient.
+
+    For the shortest point a and ``u = a / |a|^2`` it is ``u >= 0, G u >= 1`` and one of both is equal.
+    """
+    length = np.sqrt(np.diagonal(gram))
+    pull = -length.min() / length
+    alpha = np.zeros(len(gram))
+    face = np.flatnonzero(block_pivoting(gram / length / length[:, None], pull[None])[0] > 0)
+    if len(face):
+        target = face_minima(gram, face)[:, 0]
+        if (target > 0).all():
+            alpha[face] = target
+            return alpha
+    alpha[length.argmin()] = 1.0
+    return alpha
 
 
 def descend(

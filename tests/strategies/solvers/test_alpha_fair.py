@@ -59,3 +59,13 @@ def test_alpha_fair_far_from_one(alpha, rows, weights):
 def test_alpha_fair_gives_a_zero_gradient_the_largest_weight():
     assert alpha_fair(np.diag([4.0, 0.0, 16.0]), 1.0) == pytest.approx([0.5, 0.5, 0.25])
     assert alpha_fair(np.zeros((3, 3)), 2.0).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_gradients_of_many_tasks_that_cancel_leave_no_direction(alpha):
+    """128 in 32 dimensions: it ends as soon as no digit of the weights is of use."""
+    jacobian = np.random.default_rng(0).normal(size=(128, 32))
+    weights = alpha_fair(jacobian @ jacobian.T, alpha)
+    assert weights.min() >= 0
+    assert 1e-3 < weights.max() < 10
+    assert np.linalg.norm(weights @ jacobian) < 1e-4 * np.linalg.norm(jacobian)

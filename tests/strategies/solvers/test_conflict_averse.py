@@ -6,7 +6,7 @@ import pytest
 from mtlweights.strategies.solvers import conflict_averse
 from tests.strategies.solvers.helpers import awkward
 
-SIZES = [2, 3, 5, 8, 17, 40]
+SIZES = [2, 3, 5, 8, 17, 40, 64]
 
 
 OPPOSED = range(9, 12)  # places of awkward's kind with a gradient that is another's negative

@@ -36,7 +36,7 @@ def test_min_norm_is_the_shortest_over_all_faces(m):
         assert np.linalg.norm(alpha @ jacobian) <= shortest_by_enumeration(jacobian) + 1e-7 * size
 
 
-@pytest.mark.parametrize("m", [2, 3, 5, 8, 17, 40])
+@pytest.mark.parametrize("m", [2, 3, 5, 8, 17, 40, 64])
 def test_min_norm_meets_the_optimality_conditions(m):
     rng = RNG(m)
     for jacobian in [j for _ in range(4) for j in awkward(m, rng)]:
