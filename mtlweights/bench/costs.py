@@ -63,7 +63,7 @@ def measure_costs(choices: Sequence[Choice], folder: str | Path, *, rounds: int 
         try:
             cuda = (
                 resolve_device(spec.settings.device).type == "cuda"
-            )  # elsewhere the interpreter hides the rest
+            )  # elsewhere Python hides the difference
             memory = cost.ratio(spec, "memory", against) if cuda else 0.0
             known[trial["id"]] = {"time": cost.ratio(spec, "time", against), "memory": memory}
         except Exception as error:  # whatever a strategy of the user's own raises: its runs say the same

@@ -80,7 +80,8 @@ def prepare(
             problems.load(best.problem)  # with the model's options that were found
             found.append(best.arm(name, budget, settings, found[0].seeds))
         along = {arm.on: _along(arm, problem, suite) for arm in found if arm.axis and arm.on}
-        arms += [replace(a, trials=tuple(map(along.get(a.on, known), a.trials))) for a in found]
+        of_arm = {id(arm): along.get(arm.on or "", known) for arm in found}
+        arms += [replace(arm, trials=tuple(map(of_arm[id(arm)], arm.trials))) for arm in found]
         front[name] = front_specs(len(tasks), suite.front)
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     runs = [run for run in runs if in_shard(run.id, shard)]

@@ -48,8 +48,11 @@ COMMANDS = (
     bench,
     tune,
     report,
+    merge,
+    test,
+    doctor,
+    completion,
 )
-COMMANDS += (merge, test, doctor, completion)
 
 #: what a user can mend; anything else is a bug and keeps its traceback
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, torch.OutOfMemoryError)

@@ -96,15 +96,16 @@ def peak(spec: RunSpec) -> float:
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([PRELOADED, *FIRST_STEP])
-    deaf = {
-        "initializer": signal.signal,
-        "initargs": (signal.SIGINT, signal.SIG_IGN),
-    }  # Ctrl-C is the parent's
-    with ProcessPoolExecutor(1, mp_context=context, **deaf) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_leave_interrupts) as pool:
         try:
-            return pool.submit(_peak_here, spec, torch.get_num_threads()).result()
+            return float(pool.submit(_peak_here, spec, torch.get_num_threads()).result())
         except BrokenProcessPool:
             raise MemoryError(f"the process that measured the memory of {spec.strategy} was killed") from None
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _peak_here(spec: RunSpec, threads: int) -> float:
