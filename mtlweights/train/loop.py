@@ -18,6 +18,7 @@ from torch import nn
 from ..problems import mean_normalised
 from ..problems.data.digest import digest
 from . import batches, checkpoint, preparing, sharding
+from .extras import Extras
 from .history import History, Mean, over
 from .order import order_of
 from .processes import Processes
@@ -63,9 +64,21 @@ class Loop:
         if self.stages is not None:
             balancer._reminders.one_at_a_time()
         self.order = order_of(problem, settings, self.shuffle)
-        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes, self.order)
+        self.extras = Extras(model, problem, settings)
+        self.extras.check(processes.number, sharded)
+        loader = batches.training(
+            problem,
+            settings.batch_size,
+            parts,
+            self.shuffle,
+            processes,
+            self.order,
+            self.extras.augment,
+            self.extras.views,
+        )
+        self.sampler = loader.batch_sampler
         self.held_out = batches.HeldOut(problem, settings.batch_size)
-        self.window = settings.accumulate * parts
+        self.window = settings.accumulate * parts * self.extras.views
         self.updates = math.ceil(len(loader) / self.window)  # optimizer steps per epoch
         parameters = [p for p in model.parameters() if p.requires_grad]
         adamw = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
@@ -173,10 +186,12 @@ class Loop:
         if self.order is not None:
             tasks = None if self.stages is None else self.stages.tasks(epoch)
             self.order.start(epoch, self.settings.epochs, tasks)
+        self.extras.start(epoch)
         for index, batch in enumerate(self.loader):
+            batch, fresh = self.extras.same(self.sampler, index, batch)
             parts = [*(parts if whole else []), batch]
             with self.accelerator.accumulate(self.model):
-                found = self._losses(batch)
+                found = self.extras.losses(batch, self._forward)
                 if "validate" in self.balancer.hooks and self.accelerator.sync_gradients:
                     self.balancer.validate(self._held_out_losses)
                 loss = self.balancer(found, batch["counts"])
@@ -184,7 +199,7 @@ class Loop:
                 step = self.history.steps + 1
                 for name, value in found.items():
                     losses[name].add(value, batch["counts"][name], step)
-                    if not isinstance(batch["counts"][name], torch.Tensor):  # which is 0
+                    if fresh and not isinstance(batch["counts"][name], torch.Tensor):  # which is 0
                         seen[name] += batch["counts"][name]
                 # in an open window the weights are those of the step before
                 if self.accelerator.sync_gradients or self.balancer.options.accumulation != "window":
@@ -225,13 +240,16 @@ class Loop:
         return [(self._losses(batch), batch["counts"]) for batch in parts]
 
     def _losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        losses: dict[str, torch.Tensor] = self._forward(batch["inputs"], batch["targets"]).losses
+        return losses
+
+    def _forward(self, inputs: Any, targets: Any) -> Any:
         # DDP's own forward where a backward follows that it is to reduce
         model = self.model if torch.is_grad_enabled() else self.inner
-        output = model(batch["inputs"], batch["targets"])
+        output = model(inputs, targets)
         if self.sharded and self.history.steps == 0:
             sharding.check_output(output)
-        losses: dict[str, torch.Tensor] = output.losses
-        return losses
+        return output
 
     def _step(self) -> None:
         if self.settings.clip is not None:
