@@ -8,6 +8,7 @@ from typing import Any
 
 from ..problems import scales
 from ..problems.models.sharing import OPTIONS
+from ..problems.variants import TRAINING
 from ..specs import format_spec, parse_spec, suggest
 from ..train import Settings
 
@@ -17,6 +18,7 @@ _SETTINGS = frozenset(field.name for field in fields(Settings))
 #: the first one.
 AXES: dict[str, dict[str, dict[str, Any]]] = {
     "sharing": {form: {} if form == "agnostic" else {"sharing": form} for form in OPTIONS},
+    "training": {training: {} if training == "joint" else {"training": training} for training in TRAINING},
     "regularisation": {
         "none": {"dropout": 0.0, "weight_decay": 0.0},
         "dropout": {"dropout": 0.3, "weight_decay": 0.0},

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--axis",
         metavar="AXIS",
         help="compare along it instead of strategies, all with that of -s (default: equal): sharing, "
-        "regularisation, or an option or a setting with values, hidden=[32,64]",
+        "training, regularisation, or an option or a setting with values, hidden=[32,64]",
     )
     parser.add_argument(
         "--seeds",

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+from mtlweights import problems
 from mtlweights.bench import load_suite, read_results, run_suite, run_until_resolved, schedule
 from mtlweights.bench.axes import AXES, Axis, axis_of
 from mtlweights.bench.budget import BUDGETS, arms_of, seed_of
@@ -74,6 +76,17 @@ def test_a_setting_may_be_an_axis_and_strategies_may_be_crossed_with_it():
     assert [arm.trials[0].settings.weight_decay for arm in found] == [0.0, 0.1] * 2
     assert [arm.trials[0].strategy for arm in found] == ["equal", "equal", "uw", "uw"]
     assert found[0].axis == ("weight_decay", "weight_decay=0.0 equal")
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_axis_fits_a_problem_on_a_table(axis):
+    found = arms(axis, "default")[2:]
+    assert [arm.name for arm in found] == [*AXES[axis]] and len(
+        {run.id for a in found for run in a.trials}
+    ) > 2
+    for arm in found:
+        torch.manual_seed(0)
+        assert problems.load(arm.on).build()
 
 
 def test_losses_that_are_multiplied_keep_their_factors():

@@ -72,9 +72,8 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
     assert "pip install 'mtlweights[export]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", ["ple,levels=2", "cross_stitch"])
-def test_a_form_of_sharing_over_a_table_is_exported(form, tmp_path):
-    spec = f"csv:{small.table_file(tmp_path)}:classify=dear,regress=price,hidden=4,sharing={form}"
+def test_a_form_of_sharing_over_a_table_is_exported(tmp_path):
+    spec = f"csv:{small.table_file(tmp_path)}:classify=dear,regress=price,hidden=4,sharing=ple,levels=2"
     problem = load(spec)
     model = TrainedModel.from_problem(problem, problem.build())
     assert export.export(model, tmp_path / "out") < export.TOLERANCE

@@ -67,7 +67,7 @@ def stepped(name, model, explicit=False):
 
 
 SOME = ["equal", "uw", "gradnorm", "pcgrad", "mgda", "moco"]
-WHOLE = ("ple", "task_dependent")  #: with every strategy; the others with one of each kind
+WHOLE = ("ple",)  #: with every strategy: it has all there is; the others with a few of each kind
 CASES = [(form, name) for form in FORMS for name in (strategies.names() if form in WHOLE else SOME)]
 
 
