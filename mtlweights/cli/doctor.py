@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, and print; 1 if something is wrong."""
     base, extras = packages()
-    found = {
+    found: dict[str, Any] = {
         "mtlweights": __version__,
         "python": platform.python_version(),
         "base": base,

@@ -24,6 +24,7 @@ from . import (
     launched,
     listing,
     merge,
+    new_strategy,
     predict,
     problems,
     report,
@@ -48,8 +49,12 @@ COMMANDS = (
     bench,
     tune,
     report,
+    merge,
+    test,
+    new_strategy,
+    doctor,
+    completion,
 )
-COMMANDS += (merge, test, doctor, completion)
 
 #: what a user can mend; anything else is a bug and keeps its traceback
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
