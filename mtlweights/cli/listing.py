@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _only(rows: list[dict[str, str]], key: str, option: str, wanted: str | None) -> list[dict[str, str]]:
-    """The rows whose value starts with what is wanted; of a word that is a value itself, those alone.
+    """The rows whose value starts with what is wanted.
 
     Raises:
         ValueError: there is none.
@@ -54,8 +54,7 @@ def _only(rows: list[dict[str, str]], key: str, option: str, wanted: str | None)
     if wanted is None:
         return rows
     values = list(dict.fromkeys(row[key] for row in rows))
-    exact = wanted in values and key == "family"
-    found = [row for row in rows if row[key] == wanted or (not exact and row[key].startswith(wanted))]
+    found = [row for row in rows if row[key].startswith(wanted)]
     if not wanted or not found:
         raise ValueError(f"{option} takes the start of one of {', '.join(values)}; found {wanted!r}.")
     return found

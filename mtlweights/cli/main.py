@@ -24,6 +24,7 @@ from . import (
     launched,
     listing,
     merge,
+    new_strategy,
     predict,
     problems,
     report,
@@ -50,6 +51,7 @@ COMMANDS = (
     report,
     merge,
     test,
+    new_strategy,
     doctor,
     completion,
 )

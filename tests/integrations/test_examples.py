@@ -18,7 +18,7 @@ ALONE = [c for c in COMMANDS if c[0] != "python" or c[2] == "2"]
 
 def needs_its_extra(command):
     """Lightning and PEFT are extras: skipped where they are not installed."""
-    for word, extra in (("lightning", "lightning"), ("lora", "peft")):
+    for word, extra in (("lightning", "lightning"), ("lora", "peft"), ("sentence", "datasets")):
         if word in " ".join(command):
             pytest.importorskip(extra, reason=f"the extra [{extra}] is not installed")
 

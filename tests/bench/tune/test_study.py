@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from mtlweights.bench.tune import heartbeat
+from mtlweights.bench.tune import study as study_module
 from mtlweights.bench.tune.heartbeat import Watch, beating, hand_on
 from mtlweights.bench.tune.objective import Aim
 from mtlweights.bench.tune.sampling import ARM, Seeded, make_pruner
@@ -43,6 +44,15 @@ def test_a_study_ends_with_as_many_trials_as_asked_for(study):
     assert [t.state for t in study.trials] == [COMPLETE] * 4 and len(said) == 4
     work(study, draw, 6, say=said.append)
     assert len(study.trials) == 6
+
+
+@pytest.mark.parametrize(("ago", "told"), [(60, ", about 60 s left"), (240, ", about 4 min left"), (1, "")])
+def test_a_line_says_how_long_is_left(study, ago, told):
+    said = []
+    work(study, draw, 2, say=said.append)
+    study_module._say_with_time(said.append, study, 4, 0, time.monotonic() - ago, "a line")
+    study_module._say_with_time(said.append, study, 4, 2, time.monotonic() - ago, "none ended since")
+    assert said[2:] == [f"a line{told}", "none ended since"]
 
 
 def test_a_trial_that_raises_is_counted_and_the_study_goes_on(study):
