@@ -70,7 +70,7 @@ def read_yaml(path: str | Path) -> Located:
     """
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}; give the path of a suite in YAML.")
+        raise FileNotFoundError(f"there is no file {file}; give the path of a YAML file.")
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST + 1)

@@ -35,7 +35,14 @@ def test_a_study_from_the_command_line(tmp_path, capsys):
         (["-s", "cagradd"], "did you mean 'cagrad'"),
         (["-s", "cagrad", "--fix", "lrr=1"], "did you mean 'lr'"),
         (["-s", "cagrad", "--fix", "lr"], "--fix takes NAME=VALUE"),
-        (["-s", "cagrad", "--limit", "speed=1"], "--limit takes NAME=MOST"),
+        (["-s", "cagrad", "--limit", "speed=1"], "a limit is one of time, memory, task"),
+        (["-s", "cagrad", "--limit", "time=nan"], "above 0); found time=nan"),
+        (["-s", "cagrad", "--limit", "time"], "--limit takes NAME=NUMBER"),
+        (["-s", "cagrad", "--fix", "uw.init=1"], "-s uw adds it"),
+        (["-s", "cagrad", "--fix", "cagrad.c=5"], "cagrad:c=5: c should be at least 0"),
+        (["-s", "cagrad", "--fix", "hidden=[1,2]"], "choices go into a file for --space"),
+        (["-s", "cagrad", "--threads", "0"], "threads >= 1"),
+        (["-s", "cagrad", "--storage", "grpc://localhost:abc"], "grpc://HOST:PORT"),
         (["-s", "cagrad", "--space", "nowhere.yaml"], "no file nowhere.yaml"),
         (["-s", "cagrad", "--storage", "nonsense"], "storage should be"),
         (["-s", "cagrad", "--trials", "0"], "trials >= 1"),
@@ -51,4 +58,6 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path, capsys):
     how = ["-s", "uw", "--trials", "1", "--fresh", "0"]
     assert tune(tmp_path, *how) == 0
     assert tune(tmp_path, *how, "--fix", "lr=0.01") == 2
-    assert "is of another search" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is of another search" in said and "settings.lr: 0.001 there, 0.01 here" in said
+    assert "space.loop.lr: " in said

@@ -11,6 +11,10 @@ from ...strategies.space import read_range
 from ..yamlfile import Located, read_yaml
 
 _RANGE = {"from", "to", "log", "ratios"}
+_FORMS = (
+    "expected {from: LOW, to: HIGH} with numbers, LOW below HIGH, and above 0 with log: true; {ratios: MOST} "
+    "with MOST above 1; or a list of choices [A, B]"
+)
 
 
 def read_narrowed(path: str | Path) -> dict[str, Any]:
@@ -46,7 +50,10 @@ def read_fixed(texts: Iterable[str]) -> dict[str, Any]:
             raise ValueError(f"--fix takes NAME=VALUE, as in lr=1e-3 or cagrad.c=0.4; found {text!r}.")
         found[name.strip()] = parse_spec(f"fix:value={value}")[1]["value"]
         if isinstance(found[name.strip()], list):
-            raise ValueError(f"--fix takes one value; give the list in the strategy's spec; found {text!r}.")
+            raise ValueError(
+                f"--fix takes one value, found {text!r}: choices go into a file for --space, and a list "
+                "that a strategy takes into its spec."
+            )
     return found
 
 
@@ -62,10 +69,12 @@ def _literal(key: Located, value: Located) -> Any:
         if strange := set(plain) - _RANGE:
             raise value.error(f"{key.value}: a range has from, to, log or ratios; found {min(strange)!r}.")
         ends = ("ratios", plain["ratios"]) if "ratios" in plain else (plain.get("from"), plain.get("to"))
+        if not isinstance(plain.get("log", False), bool):
+            raise value.error(f"{key.value}: log is true or false, found {plain['log']!r}.")
         plain = (*ends, "log") if plain.get("log") else ends
     if is_range(plain):
         try:
             read_range(str(key.value), plain)
-        except ValueError as error:
-            raise value.error(str(error)) from None
+        except ValueError:
+            raise value.error(f"{key.value}: {_FORMS}; found {value.shown()}.") from None
     return plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from .space import EQUAL, Space
 from .storage import is_of_storage
 
 CHECKPOINTS = "checkpoints"
+LIMITS = ("time", "memory", "task")
 LOWEST = -1.0  #: of a normalised score: what a diverged run counts as
 _POLL = 0.5  #: seconds between two looks at a run that another worker is at
 
@@ -38,7 +40,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Aim:
-    """What a study maximises.
+    """What a study maximises. A limit that is none raises ValueError.
 
     Attributes:
         pareto: one objective per task instead of their mean.
@@ -48,6 +50,15 @@ class Aim:
 
     pareto: bool = False
     limits: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, most in (self.limits or {}).items():
+            lowest = -math.inf if name == "task" else 0.0
+            if name not in LIMITS or not lowest < most < math.inf:
+                raise ValueError(
+                    f"a limit is one of {', '.join(LIMITS)}, with a number (of time and memory above 0); "
+                    f"found {name}={most!r}."
+                )
 
 
 class Objective:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ...specs import format_spec, parse_spec, suggest
 from ...strategies.making import keywords
 from ...strategies.space import Range, read_space
 from ...train import Settings
+from ...train.settings import resolve_device
 from ...train.settings import space as loop_space
 from ..code import library
 from ..run import code_of, make_balancer
@@ -107,8 +108,7 @@ def make_space(
     of_loop = {key: own.pop(key) for key in SETTINGS if key in own}
     of_model = {key: own.pop(key) for key in loaded.options if key in own}
     if own:
-        known = [*SETTINGS, *loaded.options, *(f"{a}.{h}" for a in arms for h in _takes(a))]
-        raise ValueError(f"there is no {min(own)!r} to search or to fix; {suggest(min(own), known)}")
+        raise ValueError(_unknown(min(own), [*SETTINGS, *loaded.options], arms))
     fixed = {key: value for key, value in of_loop.items() if not is_range(value)}
     settings = Settings(**{**loaded.settings, **fixed, "seed": seed})
     options |= {key: value for key, value in of_model.items() if not is_range(value)}
@@ -126,6 +126,23 @@ def make_space(
     )
     _check(space, problems.load(problem))
     return space
+
+
+def _unknown(key: str, settings: Sequence[str], arms: Iterable[str]) -> str:
+    """What is wrong with a name that is nothing of the search."""
+    name, dot, inner = key.partition(".")
+    if dot and name in settings:
+        return f"{name} is no strategy, so it has no {inner!r}: a range is {{from: LOW, to: HIGH}}."
+    if dot and name in strategies.names() and name not in map(_name, arms):
+        return (
+            f"there is no {key!r} to search or to fix: {name} is not among the strategies, -s {name} adds it."
+        )
+    known = [*settings, *(f"{arm}.{h}" for arm in arms for h in _takes(arm))]
+    return f"there is no {key!r} to search or to fix; {suggest(key, known)}"
+
+
+def _name(arm: str) -> str:
+    return parse_spec(arm)[0]
 
 
 def space_of(specs: Sequence[str], n_tasks: int) -> Space:
@@ -180,11 +197,16 @@ def _defaults(arm: str) -> dict[str, Any]:
 def _check(space: Space, problem: Problem) -> None:
     """Build every end of every range, so that no trial is lost to a value that is refused."""
     n_tasks = len(space.tasks)
+    resolve_device(space.settings.device, space.settings.precision)
     for key, range_ in space.loop.items():
         for end in range_.ends(n_tasks):
             replace(space.settings, **{key: end})
     for arm, ranges in space.strategies.items():
-        make_balancer(arm, problem.tasks, None, 0)
-        for key, range_ in ranges.items():
-            for end in range_.ends(n_tasks):
-                make_balancer(with_options(arm, {key: end}), problem.tasks, None, 0)
+        for spec in (
+            arm,
+            *(with_options(arm, {k: end}) for k, r in ranges.items() for end in r.ends(n_tasks)),
+        ):
+            try:
+                make_balancer(spec, problem.tasks, None, 0)
+            except ValueError as error:
+                raise ValueError(f"{spec}: {error}") from None

@@ -132,11 +132,15 @@ def _grpc(where: str) -> BaseStorage:
     if importlib.util.find_spec("grpc") is None:
         raise ImportError("a grpc:// storage needs grpcio: pip install grpcio")
     parts = urlsplit(where)
-    if not parts.hostname:
+    try:
+        port = parts.port or 13000
+    except ValueError:
+        port = 0
+    if not (parts.hostname and port):
         raise ValueError(f"a gRPC proxy is given as grpc://HOST:PORT, found {where!r}.")
     with warnings.catch_warnings():  # experimental, by Optuna's own word: docs/tuning.md says so
         warnings.simplefilter("ignore")
-        proxy = GrpcStorageProxy(host=parts.hostname, port=parts.port or 13000)
+        proxy = GrpcStorageProxy(host=parts.hostname, port=port)
     try:
         proxy.wait_server_ready(timeout=ANSWERS)
     except ConnectionError:

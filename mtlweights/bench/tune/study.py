@@ -208,8 +208,8 @@ def _line(study: optuna.Study, number: int) -> str:
 
 def _differ(key: str, found: Any, asked: Any) -> str:
     if isinstance(found, dict) and isinstance(asked, dict):
-        keys = [k for k in {**found, **asked} if found.get(k) != asked.get(k)]
-        return f"{key}.{keys[0]}: {_short(found.get(keys[0]))} there, {_short(asked.get(keys[0]))} here"
+        first = next(k for k in {**found, **asked} if found.get(k) != asked.get(k))
+        return _differ(f"{key}.{first}", found.get(first), asked.get(first))
     return f"{key}: {_short(found)} there, {_short(asked)} here"
 
 

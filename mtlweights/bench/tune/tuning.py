@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,10 +98,9 @@ def tune(
         return _outcome(made, [], None)
     if isinstance(study, optuna.Study):
         raise ValueError("a problem's study goes by its name: give study=NAME and storage=URL.")
-    if trials < 1 or fresh < 0 or not interval > 0:
-        raise ValueError(
-            f"expected trials >= 1, fresh >= 0, interval > 0; found {trials}, {fresh}, {interval}."
-        )
+    if trials < 1 or fresh < 0 or threads < 1 or not 0 < interval < math.inf:
+        found = f"{trials}, {fresh}, {threads}, {interval}"
+        raise ValueError(f"expected trials >= 1, fresh >= 0, threads >= 1, interval > 0; found {found}.")
     name = study or slug(f"{problem}--{'-'.join(strategies)}")
     path = runs_folder(Path(folder or Path("studies") / name)).parent
     space = make_space(problem, strategies, narrowed=narrowed, seed=search.seed)

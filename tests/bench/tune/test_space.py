@@ -52,6 +52,7 @@ def test_ranges_are_narrowed_fixed_and_added():
         ({"lr": -1.0}, "lr must be"),
         ({"cagrad.c": (0.0, 2.0)}, "c "),
         ({"hidden": 0}, "hidden should be"),
+        ({"lr.low": 1}, "lr is no strategy, so it has no 'low'"),
         ({"lr": (1, 2, 3)}, "a range is"),
     ],
 )
@@ -78,7 +79,8 @@ def test_a_space_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("lr: {from: 1, to: 0}", "line 1.*a range is"),
+        ("lr: {from: 1, to: 0}", "line 1: lr: expected {from: LOW, to: HIGH}.*found {'from': 1, 'to': 0}"),
+        ("hidden: 1\nlr: {from: 1, to: 2, log: maybe}", "line 2: lr: log is true or false, found 'maybe'"),
         ("clip: 1\nlr: {from: 1, to: 2, lgo: true}", "line 2.*found 'lgo'"),
         ("- lr", "should be a mapping"),
     ],
