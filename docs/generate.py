@@ -1,17 +1,20 @@
-"""Text made from the registry: the README's table and the documentation's list of strategies.
+"""Text made from the registry and from the committed comparison, for the READMEs and the documentation.
 
-``python docs/generate.py`` rewrites the table in README.md; a test compares the two.
+``python docs/generate.py`` rewrites the headline of README.md and README.zh.md and its figure; tests compare them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import headline
+
 from mtlweights.strategies import get
 from mtlweights.strategies.catalogue import strategies
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- strategies -->\n", "<!-- end of strategies -->\n"
+ROOT = Path(__file__).parents[1]
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh.md"}
+BEGIN, END = "<!-- verdicts -->\n", "<!-- end of verdicts -->\n"
 
 
 def table() -> str:
@@ -36,12 +39,14 @@ def sections() -> str:
     return "\n".join(parts)
 
 
-def replaced(text: str) -> str:
-    """``text`` with the table between the two markers made anew."""
+def replaced(text: str, language: str) -> str:
+    """A README's ``text`` with the headline between the two markers made anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+    return before + BEGIN + headline.table(language) + END + after
 
 
 if __name__ == "__main__":
-    README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+    headline.FIGURE.write_text(headline.figure(), encoding="utf-8")
+    for language, path in READMES.items():
+        path.write_text(replaced(path.read_text(encoding="utf-8"), language), encoding="utf-8")
