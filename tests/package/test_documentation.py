@@ -38,7 +38,7 @@ def test_every_error_text_is_found_and_has_a_cure():
 @pytest.mark.parametrize(
     "text, cure",
     [
-        ("smoothing should be in [0, 1), found …", r"Give a value in \\[0, 1)."),
+        ("smoothing should be in [0, 1), found …", r"Give a value in \[0, 1)."),
         (
             "nn.DataParallel calls the balancer once per replica: use DistributedDataParallel, one.",
             "Use Distrib",
