@@ -107,8 +107,8 @@ def _sentence(asked: str) -> str:
     asked = re.sub(
         r"^Give (?=in [^a-z]|(?:at least|below|above|between|positive|from)\b)", "Give a value ", asked
     )
-    if not re.search(r"[^\W_]", asked.removeprefix("Give")):
-        asked = "Give what the text asks for; it says what came."
+    if re.fullmatch(r"\W*(Give|Use|Take)[\W_]*", asked):
+        asked = asked.rstrip(".") + ", as the text says"
     return _cell(asked[0].upper() + asked[1:].rstrip(".") + ".")
 
 
