@@ -37,6 +37,7 @@ html_title = "mtlweights"
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = ["focusable.js"]
 #: strategies whose name is an ordinary word of code, and so no link where it stands alone
 WORDS = {"fixed", "random", "config", "validation", "equal"}
 
