@@ -1,17 +1,20 @@
-"""Text made from the registry: the README's table and the documentation's list of strategies.
+"""Text made from the registry and from the committed comparison.
 
-``python docs/generate.py`` rewrites the table in README.md; a test compares the two.
+``python docs/generate.py`` rewrites the READMEs' headline, its figure and the table in docs/strategies.md;
+a test compares them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mtlweights.strategies import get
+import headline
+
 from mtlweights.strategies.catalogue import strategies
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- strategies -->\n", "<!-- end of strategies -->\n"
+ROOT = Path(__file__).parents[1]
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh.md"}
+STRATEGIES = ROOT / "docs" / "strategies.md"
 
 
 def table() -> str:
@@ -22,26 +25,27 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def sections() -> str:
-    """A section per strategy, with its class's docstring, for the documentation."""
-    parts = []
-    for row in strategies():
-        cls = get(row["name"])
-        facts = f"{row['family'].capitalize()}; backward passes per step: {row['backward']}"
-        facts += f"; state: {row['state']}." if row["state"] else "."
-        if row["needs"]:
-            facts += f" It needs `Balancer.{row['needs']}`."
-        source = f"```{{eval-rst}}\n.. autoclass:: {cls.__module__}.{cls.__qualname__}\n```"
-        parts.append(f"## {row['name']}\n\n{facts}\n\n{source}\n")
-    return "\n".join(parts)
+def between(text: str, what: str, made: str) -> str:
+    """``text`` with ``made`` between the two markers of that name."""
+    begin, end = f"<!-- {what} -->\n", f"<!-- end of {what} -->\n"
+    before, found, rest = text.partition(begin)
+    _, also, after = rest.partition(end)
+    if not (found and also):
+        raise ValueError(f"expected the markers {begin!r} and {end!r}.")
+    return before + begin + made + end + after
 
 
-def replaced(text: str) -> str:
-    """``text`` with the table between the two markers made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+def made() -> dict[Path, str]:
+    """Every file that is made in part or whole, and what it should hold."""
+    files = {
+        path: between(path.read_text(encoding="utf-8"), "verdicts", headline.table(language))
+        for language, path in READMES.items()
+    }
+    files[headline.FIGURE] = headline.figure()
+    files[STRATEGIES] = between(STRATEGIES.read_text(encoding="utf-8"), "strategies", table())
+    return files
 
 
 if __name__ == "__main__":
-    README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, text in made().items():
+        path.write_text(text, encoding="utf-8")
