@@ -125,6 +125,8 @@ def direct(strategy, rows, columns, losses, index):
     strategy.sizes = [some[c].numel() for c in columns]
     strategy.rows = {key: torch.zeros_like(matrix) for key in strategy.row_state}
     strategy.rows |= {key: torch.zeros(len(rows), len(columns)) for key in strategy.tensor_state}
+    heights = {key: strategy.n_tasks if per_task else 1 for key, per_task in strategy.memory.items()}
+    strategy.rows |= {key: matrix.new_zeros(n, matrix.shape[1]) for key, n in heights.items()}
     out = strategy.direction(matrix, torch.tensor(losses, dtype=torch.float32), index)
     direction, weights = out if isinstance(out, tuple) else (out, None)
     pieces = dict(zip(columns, direction.split(strategy.sizes), strict=True))

@@ -84,8 +84,10 @@ def _memory(engine: Engine) -> list[str]:
         named = None if sharing.shared == "auto" else {name for name, _ in sharing.where}
         at = [c for c, name in enumerate(leaves.names) if (times[c] >= 2 if named is None else name in named)]
         wide = sum(sizes[c] * max(4, params[c].real.element_size()) for c in at)
-        bytes_ += int(strategy.n_tasks * wide * (MATRIX + max(FORMED, STATE * len(strategy.row_state))))
-        states = f", and {len(strategy.row_state)} states of that size" if strategy.row_state else ""
+        number = len(strategy.row_state) + sum(strategy.memory.values())
+        bytes_ += int(strategy.n_tasks * wide * (MATRIX + max(FORMED, STATE * number)))
+        bytes_ += STATE * wide * (len(strategy.memory) - sum(strategy.memory.values()))
+        states = f", and {number} states of that size" if number else ""
         what += f", the matrix of them{states}"
     return [*lines, f"Memory above plain training: {bytes_ / 2**20:.1f} MiB at its peak, {what}."]
 

@@ -7,6 +7,7 @@ the m tasks' rows out of anything with one row per task, as in ``self.weight[pre
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -150,8 +151,11 @@ class JacobianStrategy(Strategy):
     heads: ClassVar[Literal["plain", "weighted"]] = "plain"
     row_state: ClassVar[tuple[str, ...]] = ()  #: names of states with a value per task and element
     tensor_state: ClassVar[tuple[str, ...]] = ()  #: names of states with a value per task and tensor
+    #: name -> whether there is a row per task, or one for all: states given whole, whoever is present
+    memory: ClassVar[Mapping[str, bool]] = {}
 
-    rows: dict[str, Tensor]  #: name -> [m, P] of ``row_state``, [m, n] of ``tensor_state``
+    #: name -> [m, P] of ``row_state``, [m, n] of ``tensor_state``, [T, P] or [1, P] of ``memory``
+    rows: dict[str, Tensor]
     sizes: list[int]  #: elements of each of the n parameter tensors, in the order of the P columns
 
     @abstractmethod

@@ -87,6 +87,8 @@ def _passes(strategy: type[Strategy]) -> str:
 
 def _state(strategy: type[Strategy]) -> str:
     """What a checkpoint holds, by size."""
+    if issubclass(strategy, JacobianStrategy) and strategy.memory:
+        return "T x P" if any(strategy.memory.values()) else "P"
     if issubclass(strategy, JacobianStrategy) and (strategy.row_state or strategy.tensor_state):
         return "T x P" if strategy.row_state else "T x tensors"
     made = strategy(3)

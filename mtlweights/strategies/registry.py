@@ -69,6 +69,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "metabalance": jacobian.MetaBalance,
     "adatask": jacobian.AdaTask,
     "moco": jacobian.MoCo,
+    "m_config": jacobian.MConFIG,
+    "running_pcgrad": jacobian.RunningPCGrad,
     "excess_mtl": jacobian.ExcessMTL,
     "graddrop": jacobian.GradDrop,
     "trimmed_mean": jacobian.TrimmedMean,

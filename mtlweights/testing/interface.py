@@ -58,8 +58,9 @@ def class_attributes(subject: Subject) -> None:
             f"batches should be at least 1, found {cls.batches!r}"
         )
     if issubclass(cls, JacobianStrategy):
-        names = (*cls.row_state, *cls.tensor_state)
-        assert len(set(names)) == len(names), f"row_state and tensor_state name one twice: {', '.join(names)}"
+        names = (*cls.row_state, *cls.tensor_state, *cls.memory)
+        twice = f"row_state, tensor_state and memory name one twice: {', '.join(names)}"
+        assert len(set(names)) == len(names), twice
 
 
 def space(subject: Subject) -> None:

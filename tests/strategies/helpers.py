@@ -76,6 +76,8 @@ def keep_rows(strategy, size):
         strategy.sizes = [size]
         strategy.rows = {name: torch.zeros(strategy.n_tasks, size).double() for name in strategy.row_state}
         strategy.rows |= {name: torch.zeros(strategy.n_tasks, 1).double() for name in strategy.tensor_state}
+        heights = {name: strategy.n_tasks if each else 1 for name, each in strategy.memory.items()}
+        strategy.rows |= {name: torch.zeros(n, size).double() for name, n in heights.items()}
 
 
 def theirs(aggregator, rows):

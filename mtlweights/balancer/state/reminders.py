@@ -6,7 +6,7 @@ import warnings
 
 from torch import Tensor
 
-from ...strategies import LossStrategy, Strategy
+from ...strategies import JacobianStrategy, LossStrategy, Strategy
 from ..records import Step
 
 PATIENCE = 50  # training calls after which something that has not come is missed
@@ -23,7 +23,9 @@ class Reminders:
         self.strategy, self.name = strategy, type(strategy).__name__
         self._owed, self._calls = set(strategy.needs), 0
         self._by_scores = "end_epoch" in strategy.needs and strategy.family == "validation"
-        self._met = strategy.n_tasks == 1 or isinstance(strategy, LossStrategy)  # tasks, in one step
+        remembers = isinstance(strategy, JacobianStrategy) and bool(strategy.memory)
+        # tasks, in one step
+        self._met = strategy.n_tasks == 1 or isinstance(strategy, LossStrategy) or remembers
         self._evaluated = False
         self.counts = True  #: there is something that may yet be missed
 
@@ -39,7 +41,8 @@ class Reminders:
             warnings.warn(
                 f"{self.name} weighs the gradients of several tasks against each other, and in {PATIENCE} "
                 "calls each step had a single task, which it leaves as it is: with one task per batch, build "
-                "the balancer with accumulation='window' and put batches of all tasks into one step.",
+                "the balancer with accumulation='window' and put batches of all tasks into one step, or take "
+                "a strategy that remembers the others, m_config or running_pcgrad.",
                 stacklevel=5,
             )
 

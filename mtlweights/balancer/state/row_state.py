@@ -16,7 +16,7 @@ from ...strategies import JacobianStrategy, Strategy
 
 
 class RowStore:
-    """One flat tensor [T, P] per name in ``row_state``, [T, n] per name in ``tensor_state``.
+    """A flat tensor [T, P] per name in ``row_state``, [T, n] in ``tensor_state``, [T or 1, P] in ``memory``.
 
     Args:
         strategy: The strategy whose state this is; of another kind than Jacobian, nothing is kept.
@@ -26,9 +26,10 @@ class RowStore:
         self.strategy = strategy
         self.names: tuple[str, ...] = ()
         self.per_tensor: tuple[str, ...] = ()
+        self.whole: Mapping[str, bool] = {}
         if isinstance(strategy, JacobianStrategy):
-            self.per_tensor = strategy.tensor_state
-            self.names = (*strategy.row_state, *self.per_tensor)
+            self.per_tensor, self.whole = strategy.tensor_state, strategy.memory
+            self.names = (*strategy.row_state, *self.per_tensor, *self.whole)
         self.layout: dict[str, int] = {}  #: parameter name -> its elements, in the order of the columns
         self.flat: dict[str, Tensor] = {}
         self.apart: dict[str, dict[str, Tensor]] = {}  #: rows of parameters that the last step did not have
@@ -43,7 +44,8 @@ class RowStore:
         if any(flat.device != like.device for flat in self.flat.values()):  # loaded from a file
             self.flat = {key: flat.to(like.device) for key, flat in self.flat.items()}
         whole = len(present) == self.strategy.n_tasks
-        self.strategy.rows = {k: x if whole else x[list(present)] for k, x in self.flat.items()}
+        every = {k: whole or k in self.whole for k in self.flat}
+        self.strategy.rows = {k: x if every[k] else x[list(present)] for k, x in self.flat.items()}
 
     def _arrange(self, layout: dict[str, int], like: Tensor) -> None:
         """Keep the rows in another order, with zeros for parameters that are new or of another size.
@@ -55,7 +57,7 @@ class RowStore:
             pieces = old.get(key, {})
             kept = []
             for name, n in layout.items():
-                blank = like.new_zeros(self.strategy.n_tasks, self._width(key, n))
+                blank = like.new_zeros(self.height(key), self._width(key, n))
                 piece = pieces.pop(name, blank)
                 kept.append(piece.to(blank) if piece.shape == blank.shape else blank)
             self.apart[key] = {
@@ -63,6 +65,10 @@ class RowStore:
             }
             self.flat[key] = torch.cat(kept, 1)
         self.layout = layout
+
+    def height(self, key: str) -> int:
+        """Rows of a state: T, or one for all tasks."""
+        return self.strategy.n_tasks if self.whole.get(key, True) else 1
 
     def _width(self, key: str, elements: int) -> int:
         return 1 if key in self.per_tensor else elements
@@ -94,9 +100,9 @@ class RowStore:
 
     def write(self, rows: Mapping[str, Tensor], present: Sequence[int], ok: Tensor) -> None:
         """Keep proposed rows where ``ok`` []."""
-        whole = len(present) == self.strategy.n_tasks
+        everyone = len(present) == self.strategy.n_tasks
         for key, new in rows.items():
-            flat = self.flat[key]
+            flat, whole = self.flat[key], everyone or key in self.whole
             before = flat if whole else flat[list(present)]
             kept = torch.where(ok.to(new.device), new, before)
             if whole:

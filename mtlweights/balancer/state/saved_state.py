@@ -108,7 +108,8 @@ def _rows(rows: Any, strategy: Strategy) -> str | None:
     if not isinstance(rows, Mapping):
         return f"rows should be a dict, found {shown(rows)}"
     per_tensor = strategy.tensor_state if isinstance(strategy, JacobianStrategy) else ()
-    names = {*per_tensor, *(strategy.row_state if isinstance(strategy, JacobianStrategy) else ())}
+    whole = strategy.memory if isinstance(strategy, JacobianStrategy) else {}
+    names = {*per_tensor, *whole, *(strategy.row_state if isinstance(strategy, JacobianStrategy) else ())}
     if rows and set(rows) != names:
         return f"rows should be of {', '.join(sorted(names)) or 'nothing'}, found {shown(list(rows))}"
     layouts = []
@@ -116,9 +117,10 @@ def _rows(rows: Any, strategy: Strategy) -> str | None:
         if not isinstance(by_name, Mapping) or not by_name:
             return f"rows.{key} should be a dict by parameter, found {shown(by_name)}"
         for name, piece in by_name.items():
-            fine = isinstance(piece, Tensor) and piece.dim() == 2 and len(piece) == strategy.n_tasks
+            height = strategy.n_tasks if whole.get(key, True) else 1
+            fine = isinstance(piece, Tensor) and piece.dim() == 2 and len(piece) == height
             fine = fine and piece.is_floating_point() and piece.device.type != "meta"
             if not (fine and isinstance(name, str) and (key not in per_tensor or piece.shape[1] == 1)):
-                return f"rows.{key}.{shown(name)} should be floating point, [{strategy.n_tasks}, elements]"
+                return f"rows.{key}.{shown(name)} should be floating point, [{height}, elements]"
         layouts.append({name: 1 if per_tensor else piece.shape[1] for name, piece in by_name.items()})
     return "rows are of different parameters" if any(each != layouts[0] for each in layouts) else None

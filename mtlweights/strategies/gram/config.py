@@ -20,7 +20,7 @@ class ConFIG(GramStrategy):
 
     The pseudo-inverse is taken through the cosines, ``v = U' (U U')^+ 1``. The authors' code solves
     a least-squares problem by default, which is the same but where gradients are dependent. A zero
-    gradient is left out. The momentum variant M-ConFIG is not included.
+    gradient is left out. The variant with momenta is `m_config`.
     """
 
     paper = "Liu et al. 2024, https://arxiv.org/abs/2408.11104"
@@ -31,15 +31,20 @@ class ConFIG(GramStrategy):
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m] of either sign."""
-        cosines, norms = cosines_and_norms(gram)
-        weights = np.zeros(len(gram))
-        some = np.flatnonzero(norms > 0)
-        if not len(some):
-            return weights
-        cosines, norms = cosines[some[:, None], some], norms[some]
-        x, _ = equal_cosines(cosines)
-        projections = cosines @ x
-        squared = x @ projections
-        if squared > 1e-14 * (np.abs(x) @ np.abs(cosines) @ np.abs(x)):
-            weights[some] = (norms @ projections) / squared * x / norms
+        return conflict_free(gram)
+
+
+def conflict_free(gram: np.ndarray) -> np.ndarray:
+    """Weights [m] of ConFIG's direction."""
+    cosines, norms = cosines_and_norms(gram)
+    weights = np.zeros(len(gram))
+    some = np.flatnonzero(norms > 0)
+    if not len(some):
         return weights
+    cosines, norms = cosines[some[:, None], some], norms[some]
+    x, _ = equal_cosines(cosines)
+    projections = cosines @ x
+    squared = x @ projections
+    if squared > 1e-14 * (np.abs(x) @ np.abs(cosines) @ np.abs(x)):
+        weights[some] = (norms @ projections) / squared * x / norms
+    return weights

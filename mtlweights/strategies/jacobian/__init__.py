@@ -6,8 +6,10 @@ from .db_mtl import DualBalancing
 from .excess_mtl import ExcessMTL
 from .graddrop import GradDrop
 from .lra import LearningRateAnnealing
+from .m_config import MConFIG
 from .metabalance import MetaBalance
 from .moco import MoCo
+from .running_pcgrad import RunningPCGrad
 from .trimmed_mean import TrimmedMean
 from .variational import Variational
 
@@ -18,8 +20,10 @@ __all__ = [
     "ExcessMTL",
     "GradDrop",
     "LearningRateAnnealing",
+    "MConFIG",
     "MetaBalance",
     "MoCo",
+    "RunningPCGrad",
     "TrimmedMean",
     "Variational",
 ]

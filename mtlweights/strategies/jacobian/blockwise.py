@@ -28,9 +28,10 @@ def pieces(sizes: Sequence[int]) -> Iterator[tuple[int, slice]]:
         start += size
 
 
-def gramian(rows: Tensor) -> Tensor:
-    """Inner products of the rows [m, P], float64 [m, m] on their device."""
-    blocks = (block.to(wide(rows.device)) for block in rows.split(BLOCK, 1))
+def gramian(*rows: Tensor) -> Tensor:
+    """Inner products of all the rows [., P], float64 [m, m] on their device."""
+    parts = zip(*(some.split(BLOCK, 1) for some in rows), strict=True)
+    blocks = (torch.cat([block.to(wide(block.device)) for block in part]) for part in parts)
     return torch.stack([block @ block.T for block in blocks]).sum(0)
 
 

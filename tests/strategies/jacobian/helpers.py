@@ -25,7 +25,9 @@ class Run:
         for states, width in ((s.row_state, P), (s.tensor_state, len(s.sizes))):
             for key in states:
                 self.kept.setdefault(key, jacobian.new_zeros(T, width))
-        s.rows = {key: x[at] for key, x in self.kept.items()}
+        for key, each in s.memory.items():
+            self.kept.setdefault(key, jacobian.new_zeros(T if each else 1, P))
+        s.rows = {key: x if key in s.memory else x[at] for key, x in self.kept.items()}
         out = s.direction(jacobian, losses, at)
         d, weights = out if isinstance(out, tuple) else (out, None)
         self.weights = None if weights is None else weights.double().numpy()
@@ -33,7 +35,7 @@ class Run:
         if commit:
             for key, new in s.rows.items():
                 self.kept[key] = self.kept[key].clone()
-                self.kept[key][at] = new
+                self.kept[key][slice(None) if key in s.memory else at] = new
             s.step += 1
         return d.double().numpy()
 
