@@ -19,6 +19,7 @@ SHORT = {
     "molecules": ["--limit", "60", "--epochs", "1"],
     "cascade": ["--limit", "60", "--epochs", "2", "--seeds", "2"],
     "task_sets": ["--limit", "60", "--epochs", "1", "--seeds", "2"],
+    "meta": ["--limit", "3", "--seeds", "2", "--rows", "5"],
     "slots": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
     "sharing": ["--limit", "40", "--epochs", "1", "--seeds", "1"],
     "crf": ["--limit", "20", "--epochs", "1", "--hidden", "4"],
