@@ -61,6 +61,7 @@ class Task:
             loss that does not depend on the unit.
         scale: what the loss is multiplied by.
         crf: of labels of words, whether a `mtlweights.problems.models.crf.CRFHead` gives them.
+        auxiliary: it is trained and scored, but the epoch that is kept does not depend on it.
 
     Raises:
         ValueError: a blank name, unknown kind, metrics that do not suit it, missing labels, labels that are
@@ -79,6 +80,7 @@ class Task:
     unit: float = 1.0
     scale: float = 1.0
     crf: bool = False
+    auxiliary: bool = False
 
     def __post_init__(self) -> None:
         where = f"task {self.name!r}:"
@@ -218,5 +220,7 @@ def is_iob2(label: str) -> bool:
 
 
 def mean_normalised(tasks: Sequence[Task], scores: Mapping[str, Mapping[str, float]]) -> float:
-    """Mean over tasks of the first metric, normalised; ``scores`` is task -> metric -> value."""
-    return float(np.mean([task.normalised(scores[task.name][task.metrics[0]]) for task in tasks]))
+    """Mean of the first metric, normalised, over the tasks that are not auxiliary (all, where all are);
+    ``scores`` is task -> metric -> value."""
+    chosen = [task for task in tasks if not task.auxiliary] or tasks
+    return float(np.mean([task.normalised(scores[task.name][task.metrics[0]]) for task in chosen]))

@@ -83,6 +83,8 @@ class TrainedModel:
                     f"a folder holds the heads of make_head, found {type(head).__name__} for {task.name!r}: "
                     "save its state_dict yourself."
                 )
+        if hasattr(getattr(model.encoder, "model", None), "peft_config"):
+            raise ValueError("a folder holds no LoRA of its own: save the model's state_dict yourself.")
         example = next(example for split in problem.splits.values() for example in split)
         encoder, inputs = _live(model.encoder, problem.inputs)
         kind: Kind = "table" if isinstance(inputs, TableInputs) else "text"

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from ..problems.problem import unlabelled
+from .augment import Augment
 from .order import Labels, Order
 from .processes import Processes
 from .scoring import is_labelled, labelled
@@ -40,6 +41,32 @@ class Parts:
         return len(self.batches) * self.parts - missing
 
 
+class Again:
+    """The batches of another sampler, each of its parts ``views`` times: part by part, view by view."""
+
+    def __init__(self, batches: Parts, views: int) -> None:
+        self.batches, self.views = batches, views
+        self.sampler, self.batch_size, self.drop_last = batches.sampler, batches.batch_size, batches.drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        whole = self.batches.batches
+        for batch in whole:
+            parts = [batch[k :: self.batches.parts] for k in range(min(self.batches.parts, len(batch)))]
+            for _ in range(self.views):
+                yield from parts
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.views
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Part and view of the batch that comes at this place of an epoch."""
+        group = self.batches.parts * self.views
+        first = index // group * group
+        parts = min(group, len(self) - first) // self.views
+        view, part = divmod(index - first, parts)
+        return part, view
+
+
 class Share:
     """Collates this process's examples of a batch: of n processes, the k-th gets every n-th from the k-th on.
 
@@ -48,12 +75,15 @@ class Share:
     example, in an epoch's last batch, with the first one's input.
     """
 
-    def __init__(self, problem: Problem, processes: Processes) -> None:
+    def __init__(self, problem: Problem, processes: Processes, augment: Augment | None = None) -> None:
         self.problem, self.rank, self.number = problem, processes.rank, processes.number
+        self.augment = augment
 
     def __call__(self, examples: list[Any]) -> Any:
         """The collated share of these examples."""
         mine = examples[self.rank :: self.number]
+        if self.augment is not None:
+            mine = self.augment.examples(mine)
         batch = self.problem.collate(mine or examples[:1])
         if not mine:
             batch["targets"], batch["counts"] = {}, {}
@@ -71,11 +101,14 @@ def training(
     shuffle: torch.Generator,
     processes: Processes | None = None,
     order: Order | None = None,
+    augment: Augment | None = None,
+    views: int = 1,
 ) -> DataLoader[Any]:
     """This process's share of batches in random order, or in ``order``; examples without any label are left
     out.
 
-    Where `problem.epoch` asks for more examples than there are, one order of them follows the other.
+    Each batch comes ``views`` times. Where `problem.epoch` asks for more examples than there are, one order
+    of them follows the other.
     """
     examples: Any = labelled(problem, "train")
     drawn: Any = order
@@ -83,12 +116,14 @@ def training(
         drawn = RandomSampler(examples, num_samples=problem.epoch, generator=shuffle)
     else:
         examples = Labels(examples)
-    batches = Parts(BatchSampler(drawn, batch_size, drop_last=False), parts)
+    batches: Any = Parts(BatchSampler(drawn, batch_size, drop_last=False), parts)
+    if views > 1:
+        batches = Again(batches, views)
     return DataLoader(
         examples,
         batch_sampler=batches,
         generator=shuffle,
-        collate_fn=Share(problem, processes or Processes()),
+        collate_fn=Share(problem, processes or Processes(), augment),
     )
 
 

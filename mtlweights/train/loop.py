@@ -18,6 +18,7 @@ from torch import nn
 from ..problems import mean_normalised
 from ..problems.data.digest import digest
 from . import batches, checkpoint, preparing, sharding
+from .extras import Extras
 from .history import History, Mean, over
 from .order import order_of
 from .processes import Processes
@@ -67,9 +68,21 @@ class Loop:
                 raise ValueError("stop='all' lets tasks leave, but in stages they are trained in turn")
             balancer._reminders.one_at_a_time()
         self.order = order_of(problem, settings, self.shuffle)
-        loader = batches.training(problem, settings.batch_size, parts, self.shuffle, processes, self.order)
+        self.extras = Extras(model, problem, settings)
+        self.extras.check(processes.number, sharded)
+        loader = batches.training(
+            problem,
+            settings.batch_size,
+            parts,
+            self.shuffle,
+            processes,
+            self.order,
+            self.extras.augment,
+            self.extras.views,
+        )
+        self.sampler = loader.batch_sampler
         self.held_out = batches.HeldOut(problem, settings.batch_size)
-        self.window = settings.accumulate * parts
+        self.window = settings.accumulate * parts * self.extras.views
         self.updates = math.ceil(len(loader) / self.window)  # optimizer steps per epoch
         parameters = [p for p in model.parameters() if p.requires_grad]
         adamw = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
@@ -189,7 +202,9 @@ class Loop:
         if self.order is not None:
             tasks = None if self.stages is None else self.stages.tasks(epoch)
             self.order.start(epoch, self.settings.epochs, tasks)
+        self.extras.start(epoch)
         for index, batch in enumerate(self.loader):
+            batch, fresh = self.extras.same(self.sampler, index, batch)
             batches.leave_out(batch, self.balancer.finished)
             parts = [*(parts if whole else []), *([batch] if batch["counts"] else [])]
             with self.accelerator.accumulate(self.model):
@@ -197,7 +212,8 @@ class Loop:
                 if batch["counts"]:
                     self._backward(batch, index, losses, weights)
                 for name, count in batch["counts"].items():
-                    seen[name] += 0 if isinstance(count, torch.Tensor) else count  # a tensor is 0
+                    # a tensor is 0
+                    seen[name] += 0 if isinstance(count, torch.Tensor) or not fresh else count
                 if self.accelerator.sync_gradients:
                     self._step()
                     if parts:
@@ -213,7 +229,7 @@ class Loop:
 
     def _backward(self, batch: Any, index: int, losses: dict[str, Mean], weights: dict[str, Mean]) -> None:
         """The balanced backward of a batch; its losses and weights join their means."""
-        found, step = self._losses(batch), self.history.steps + 1
+        found, step = self.extras.losses(batch, self._forward), self.history.steps + 1
         if "validate" in self.balancer.hooks and self.accelerator.sync_gradients:
             self._validate()
         loss = self.balancer(found, batch["counts"])
@@ -250,13 +266,16 @@ class Loop:
         return [(self._losses(batch), batch["counts"]) for batch in parts]
 
     def _losses(self, batch: Any) -> dict[str, torch.Tensor]:
+        losses: dict[str, torch.Tensor] = self._forward(batch["inputs"], batch["targets"]).losses
+        return losses
+
+    def _forward(self, inputs: Any, targets: Any) -> Any:
         # DDP's own forward where a backward follows that it is to reduce
         model = self.model if torch.is_grad_enabled() else self.inner
-        output = model(batch["inputs"], batch["targets"])
+        output = model(inputs, targets)
         if self.sharded and self.history.steps == 0:
             sharding.check_output(output)
-        losses: dict[str, torch.Tensor] = output.losses
-        return losses
+        return output
 
     def _step(self) -> None:
         if self.moved:  # else all batches of the step were of finished tasks

@@ -10,6 +10,9 @@ import torch
 
 from ..specs import did_you_mean
 from ..strategies.hyperparameters import is_number
+from .adversarial import Attack
+from .augment import Augmentation
+from .freezing import Freezing
 from .sampling import Sampling
 
 CHOICES = {
@@ -21,7 +24,12 @@ CHOICES = {
 
 
 #: fields that are specs, each with what checks one
-SPECS: dict[str, Callable[[str], Any]] = {"sampling": Sampling.parse}
+SPECS: dict[str, Callable[[str], Any]] = {
+    "sampling": Sampling.parse,
+    "augment": Augmentation.parse,
+    "adversarial": Attack.parse,
+    "freeze": Freezing.parse,
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class Settings:
             the run.
         sampling: of a data set per task: proportional, temperature, annealed or round_robin. Options as in
             "temperature:t=5,batches=task"; see `mtlweights.train.sampling`. None takes each example once.
+        augment: of words replace, drop or swap, of tables noise or mixup. As in "drop:p=0.1"; see
+            `mtlweights.train.augment`.
+        adversarial: on embeddings, fgm or freelb. As in "fgm:epsilon=0.3"; see
+            `mtlweights.train.adversarial`.
+        freeze: layers of the encoder, lowest or gradual. As in "gradual:every=1"; see
+            `mtlweights.train.freezing`.
     """
 
     epochs: int = 10
@@ -62,6 +76,9 @@ class Settings:
     seed: int = 0
     stop: str = "mean"
     sampling: str | None = None
+    augment: str | None = None
+    adversarial: str | None = None
+    freeze: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():

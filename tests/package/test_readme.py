@@ -54,6 +54,13 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), namespace)
 
 
+def test_short_programs_are_short_and_complete():
+    page = ROOT / "docs" / "programs.md"
+    found = [block.strip().splitlines() for block in blocks(page, "python")]
+    assert len(found) == 6 and max(map(len, found)) < 25
+    assert all(any(line.startswith("from mtlweights import Balancer") for line in own) for own in found)
+
+
 def test_readme_has_code_and_commands():
     assert len(list(blocks(README, "python"))) == 1
     assert len(list(commands(README))) >= 5

@@ -1,0 +1,25 @@
+"""Parameter-efficient fine-tuning: low-rank changes of a transformer's frozen weights, through PEFT."""
+
+from __future__ import annotations
+
+from .encoders import Encoder
+from .transformer import Transformer
+
+
+def with_lora(encoder: Encoder, rank: int) -> Encoder:
+    """The transformer with its weights frozen and a change of ``rank`` beside every linear layer.
+
+    LoRA (Hu et al., ICLR 2022), with alpha = 2 rank and no dropout, by the package peft.
+
+    Raises:
+        ValueError: the encoder is no transformer. ImportError: peft is not installed.
+    """
+    if not isinstance(encoder, Transformer):
+        raise ValueError(f"lora= is for encoder=transformer, found a {type(encoder).__name__}.")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ImportError("lora= needs the package peft: pip install 'mtlweights[peft]'") from error
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    inject_adapter_in_model(config, encoder.model)
+    return encoder

@@ -1,0 +1,81 @@
+"""Layers of the encoder that are not trained: some for good, or all of them until their epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..problems.models.groups import layer_groups
+from ..specs import parse_spec, suggest
+
+_OPTIONS = {"lowest": "layers", "gradual": "every"}
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """What is frozen.
+
+    ``lowest:layers=1``: so many layers of the encoder, from the inputs on, throughout. ``gradual:every=1``:
+    the heads are trained alone in the first epoch, and every so many epochs one more layer of the encoder
+    is, from the top down (Howard and Ruder, "Universal Language Model Fine-tuning", ACL 2018, section 3.3).
+    """
+
+    way: str
+    number: int = 1
+
+    @classmethod
+    def parse(cls, spec: str) -> Freezing:
+        """``"gradual:every=2"``.
+
+        Raises:
+            ValueError: another way or option, or a number below 1.
+        """
+        way, options = parse_spec(spec)
+        if way not in _OPTIONS:
+            raise ValueError(f"freeze should be lowest or gradual, found {way!r}.")
+        key = _OPTIONS[way]
+        for found in options:
+            if found != key:
+                raise ValueError(f"freeze={way} has no option {found!r}; {suggest(found, [key])}")
+        number = options.get(key, 1)
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{key} of freeze={way} should be a whole number from 1, found {number!r}.")
+        return cls(way, number)
+
+
+class Freezer:
+    """Freezes and frees the layers of an encoder, epoch by epoch.
+
+    Raises:
+        ValueError: fewer layers than are to be frozen.
+    """
+
+    def __init__(self, encoder: nn.Module, how: Freezing) -> None:
+        found = layer_groups(encoder).items()
+        self.how = how
+        self.layers = {name: own for name, all_ in found if (own := [p for p in all_ if p.requires_grad])}
+        if how.way == "lowest" and how.number > len(self.layers):
+            raise ValueError(
+                f"freeze=lowest takes 1 to {len(self.layers)} layers of this encoder, found {how.number}"
+            )
+
+    def frozen(self, epoch: int) -> list[str]:
+        """The layers that are not trained in an epoch, from 1."""
+        names = [*self.layers]
+        if self.how.way == "lowest":
+            return names[: self.how.number]
+        return names[: max(len(names) - (epoch - 1) // self.how.number, 0)]
+
+    def start(self, epoch: int) -> None:
+        """Freeze what an epoch does not train, and free the rest."""
+        frozen = self.frozen(epoch)
+        for name, parameters in self.layers.items():
+            for parameter in parameters:
+                parameter.requires_grad_(name not in frozen)
+
+    def end(self) -> None:
+        """Free every layer."""
+        for parameters in self.layers.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
