@@ -17,8 +17,9 @@ class Freezing:
     """What is frozen.
 
     ``lowest:layers=1``: so many layers of the encoder, from the inputs on, throughout. ``gradual:every=1``:
-    the heads are trained alone in the first epoch, and every so many epochs one more layer of the encoder
-    is, from the top down (Howard and Ruder, "Universal Language Model Fine-tuning", ACL 2018, section 3.3).
+    the heads and the top layer are trained in the first epoch, and every so many epochs one more layer is,
+    from the top down (Howard and Ruder, "Universal Language Model Fine-tuning", ACL 2018, section 3.3).
+    At least one layer of the encoder is trained at any time: a strategy weighs gradients where tasks meet.
     """
 
     way: str
@@ -55,9 +56,10 @@ class Freezer:
         found = layer_groups(encoder).items()
         self.how = how
         self.layers = {name: own for name, all_ in found if (own := [p for p in all_ if p.requires_grad])}
-        if how.way == "lowest" and how.number > len(self.layers):
+        if how.way == "lowest" and how.number >= len(self.layers):
             raise ValueError(
-                f"freeze=lowest takes 1 to {len(self.layers)} layers of this encoder, found {how.number}"
+                f"freeze=lowest takes fewer than the {len(self.layers)} layers of this encoder, found "
+                f"{how.number}"
             )
 
     def frozen(self, epoch: int) -> list[str]:
@@ -65,7 +67,7 @@ class Freezer:
         names = [*self.layers]
         if self.how.way == "lowest":
             return names[: self.how.number]
-        return names[: max(len(names) - (epoch - 1) // self.how.number, 0)]
+        return names[: max(len(names) - 1 - (epoch - 1) // self.how.number, 0)]
 
     def start(self, epoch: int) -> None:
         """Freeze what an epoch does not train, and free the rest."""

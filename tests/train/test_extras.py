@@ -116,10 +116,11 @@ def test_freelb_stays_in_its_ball_and_climbs():
     torch.manual_seed(0)
     model, ids = Linear(), torch.tensor([[0, 1, 2], [3, 3, 4]])
     adversary = Adversary(model, Attack.parse("freelb:steps=6,epsilon=0.3,lr=0.2"))
-    seen = [float(sum(adversary.losses(0, view, lambda: model(ids)).values())) for view in range(6)]
+    total = [sum(adversary.losses(0, view, lambda: model(ids)).values()).detach() for view in range(6)]
+    seen = [float(value) for value in total]
     (move,) = adversary.kept[0][0]
-    assert float(move.norm()) <= 0.3 * float(model.words(ids).norm()) * 1.0001
-    assert seen[-1] > seen[0] and seen[-1] > float(sum(model(ids).values()))
+    assert float(move.norm()) <= 0.3 * float(model.words(ids).detach().norm()) * 1.0001
+    assert seen[-1] > seen[0] and seen[-1] > float(sum(model(ids).values()).detach())
 
 
 def test_every_view_draws_the_same_dropout():
@@ -148,6 +149,7 @@ def test_views_of_the_parts_of_a_batch_come_in_turn():
     assert places == [(0, 0), (1, 0), (0, 1), (1, 1)] * 2 + [(0, 0), (0, 1)]
 
 
+@pytest.mark.filterwarnings("ignore:AdaTask scales its own updates:UserWarning")
 @pytest.mark.parametrize("name", strategies.names())
 def test_views_are_one_step_under_every_strategy(name):
     """A step an epoch: the strategy's step number moves once, and every weight ends finite and moved."""
@@ -213,15 +215,15 @@ def test_layers_are_freed_from_the_top_down(strategy):
 
     settings = replace(CPU, epochs=3, freeze="gradual")
     fit(model, balancer, problem, settings, progress=False, after_epoch=after_epoch)
-    assert moved == [set(), {"lstm.1"}, {"lstm.0", "lstm.1"}]
+    assert moved == [{"lstm.1"}, {"lstm.0", "lstm.1"}, {"lstm.0", "lstm.1", "chars.convolution"}]
     assert all(p.requires_grad for p in model.parameters())
 
 
 def test_the_lowest_layers_stay():
     freezer = Freezer(words().encoder(), Freezing.parse("lowest:layers=2"))
     assert freezer.frozen(1) == freezer.frozen(9) == ["words", "chars.embedding"]
-    with pytest.raises(ValueError, match="takes 1 to 4 layers of this encoder, found 9"):
-        Freezer(words().encoder(), Freezing.parse("lowest:layers=9"))
+    with pytest.raises(ValueError, match="fewer than the 4 layers of this encoder, found 4"):
+        Freezer(words().encoder(), Freezing.parse("lowest:layers=4"))
 
 
 def test_masked_words_are_a_task_of_their_own():
