@@ -20,6 +20,7 @@ SHORT = {
     "cascade": ["--limit", "60", "--epochs", "2", "--seeds", "2"],
     "task_sets": ["--limit", "60", "--epochs", "1", "--seeds", "2"],
     "meta": ["--limit", "3", "--seeds", "2", "--rows", "5"],
+    "understanding": ["--limit", "20", "--epochs", "1", "--data", "tagging:hidden=4"],
     "slots": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
     "sharing": ["--limit", "40", "--epochs", "1", "--seeds", "1"],
     "crf": ["--limit", "20", "--epochs", "1", "--hidden", "4"],
@@ -27,7 +28,7 @@ SHORT = {
     "modalities": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
 }
 
-NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets", "crf", "sequences")
+NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets", "crf", "sequences", "understanding")
 
 
 @pytest.fixture

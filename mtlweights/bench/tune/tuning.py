@@ -111,11 +111,11 @@ def tune(
     with reaching(where), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         objectives = len(space.tasks) if aim.pareto else 1
-        found = join(kept, name, search, objectives, identity_of(space, aim))
+        joined = join(kept, name, search, objectives, identity_of(space, aim))
         objective.single  # noqa: B018 (trained before the first trial, or the trials are blamed)
-        enqueue_first(found, space, trials)
-        work(found, objective, trials, interval=interval, say=say)
-        return _finish(found, space, problem, path, fresh, threads, say)
+        enqueue_first(joined, space, trials)
+        work(joined, objective, trials, interval=interval, say=say)
+        return _finish(joined, space, problem, path, fresh, threads, say)
 
 
 def _finish(
