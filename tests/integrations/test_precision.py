@@ -12,7 +12,7 @@ from tests.toys import assert_same_state, batch, losses_of, names, toy
 
 ALL = strategies.names()
 HUGE = 2.0**126
-pytestmark = pytest.mark.filterwarnings("ignore:AdaTask scales its own updates")
+pytestmark = pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales its own updates")
 #: weights that do not exist are not compared
 WEIGHTLESS = {name for name in ALL if issubclass(strategies.get(name), strategies.JacobianStrategy)}
 

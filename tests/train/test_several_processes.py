@@ -175,7 +175,7 @@ def check(ranks, key, expected, loose=1.0):
     assert_alike(first[key], expected, loose)
 
 
-@pytest.mark.filterwarnings("ignore:AdaTask scales")
+@pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales")
 @pytest.mark.parametrize("name", ALL)
 def test_two_processes_equal_one(name, ranks):
     expected = run(name)

@@ -8,6 +8,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mtlweights.train import Settings, evaluate, fit
 from mtlweights.train.history import History
+from tests.tiny import on_ranks
 from tests.train.test_train import pair, toy, with_train
 
 ALL = Settings(epochs=40, batch_size=8, lr=0.05, device="cpu", patience=2, stop="all", schedule="constant")
@@ -110,3 +111,28 @@ def test_settings_and_a_task_that_stopped_stays_so():
     del history.rows[-1]
     assert history.stopped(ALL, tasks) == ["colour"] and not history.ended(ALL, tasks)
     assert history.stopped(replace(ALL, stop="mean"), tasks) == []
+
+
+def outcomes():
+    """What runs leave in which a task leaves: epochs, who left, who was trained on, the weights."""
+    out = {}
+    for name in ("uw", "pcgrad"):
+        problem = toy(dropout=0.0)
+        model, balancer = pair(problem, name)
+        history = fit(model, balancer, problem, ALL, progress=False)
+        out[name] = [row["seen"] for row in history.rows], balancer.finished, dict(model.state_dict())
+    return out
+
+
+def rank_main(rank, folder):
+    torch.save(outcomes(), f"{folder}/{rank}.pt")
+
+
+def test_two_processes_equal_one(tmp_path):
+    ranks, alone = on_ranks(rank_main, tmp_path), outcomes()
+    for name, (seen, finished, weights) in alone.items():
+        assert len(finished) == 1 and seen[-1][finished[0]] == 0
+        for theirs in ranks:
+            assert theirs[name][:2] == (seen, finished)
+            for key, value in theirs[name][2].items():
+                torch.testing.assert_close(value, weights[key], rtol=1e-3, atol=1e-3)

@@ -65,7 +65,7 @@ class MConFIG(JacobianStrategy):
         ages = torch.cat([self.counts, self.step[None]]).to(gram)
         host = torch.cat([gram.flatten(), ages]).cpu().double()
         counts, time = host[-self.n_tasks - 1 : -1], float(host[-1]) + 1
-        correction = torch.where(counts > 0, 1 / (1 - self.first**counts).clamp(min=1 - self.first), 0.0)
+        correction = 1 / (1 - self.first**counts).clamp(min=1 - self.first)  # of momenta that are 0 as well
         hats = host[: gram.numel()].reshape(gram.shape) * correction * correction[:, None]
         found = (torch.from_numpy(conflict_free(hats.numpy())) * correction).to(momenta) @ momenta
         self.rows["momenta"] = momenta

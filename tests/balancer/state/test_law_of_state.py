@@ -12,7 +12,7 @@ from mtlweights import Balancer, strategies
 from mtlweights.balancer.state.optimizer_state import KEY
 from tests.toys import assert_same_state, backward, batch, losses_of, names, toy
 
-pytestmark = [pytest.mark.filterwarnings("ignore:AdaTask scales its own updates")]
+pytestmark = [pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales its own updates")]
 ACTIONS = ["backward", "step", "zero", "attach", "other", "reload"]
 
 

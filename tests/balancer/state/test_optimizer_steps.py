@@ -17,7 +17,7 @@ from tests.toys import assert_same_state, backward, batch, clone, gradients_of, 
 
 ALL = strategies.names()
 HERE = "tests.balancer.state.test_optimizer_steps"
-pytestmark = pytest.mark.filterwarnings("ignore:AdaTask scales its own updates")
+pytestmark = pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales its own updates")
 
 
 class Counting(strategies.GramStrategy):
