@@ -38,20 +38,31 @@ def means(points: Points) -> dict[str, tuple[float, ...]]:
     return {arm: tuple(map(fmean, zip(*values, strict=True))) for arm, values in points.items()}
 
 
+def _on(scores: Scores, seeds: set[int]) -> Scores:
+    """The scores on these seeds; of single-task training, which all is relative to, on every one."""
+    return {
+        arm: own if arm == SINGLE else {t: {s: v for s, v in o.items() if s in seeds} for t, o in own.items()}
+        for arm, own in scores.items()
+    }
+
+
 def against_front(comparison: Comparison) -> Grid | None:
     """Each arm's mean against the means of static weights over the simplex; None where there are none.
 
     Beyond: the volume that the arm adds to what they dominate, in per cent of that; the reference point has
     the lowest mean of any arm or weights on each task.
     """
-    arms, static = (means(changes(comparison, s)) for s in (comparison.scores, comparison.front))
-    if not arms or not static:
+    static = means(changes(comparison, comparison.front))
+    if not static:
+        return None
+    seeds = {seed for by_task in comparison.front.values() for own in by_task.values() for seed in own}
+    arms = means(changes(comparison, _on(comparison.scores, seeds)))
+    if not arms:
         return None
     points, names = np.array(list(static.values())), list(static)
     lowest = np.minimum(points.min(0), np.array(list(arms.values())).min(0))
     volume = hypervolume(points, lowest)
-    n = len(next(iter(comparison.front[names[0]].values())))
-    caption = f"Against {len(names)} static weights over the simplex, {n} seeds each, by the means"
+    caption = f"Against {len(names)} static weights over the simplex, by the means of the same {len(seeds)} seeds"
     grid = Grid(caption, [("", "no better than weights"), ("", "beyond the front, %")], [])
     for arm, mean in arms.items():
         better = dominating(np.array(mean), points)
