@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..problems.models.encoders import encode
 from ..problems.models.groups import group_of
 from .scoring import labelled, modes_kept, to_device
 
@@ -107,12 +108,16 @@ def _cosine(a: Tensor | None, b: Tensor | None) -> float:
 
 
 def project(model: nn.Module, problem: Problem, split: str = "test", rows: int = 500) -> np.ndarray:
-    """The encoder's states of a split's first examples on their first two principal components, [N, 2]."""
-    batch = problem.collate(problem.splits[split][:rows])
+    """The encoder's states of a split's first examples on their first two principal components, [N, 2].
+
+    With an encoder that has states of its own for each task (``sharing=``) those for the first one.
+    """
+    batch, first = problem.collate(problem.splits[split][:rows]), problem.tasks[0].name
     encoder: Any = model.encoder
     with modes_kept(model), torch.no_grad():
         model.eval()
-        states = encoder(to_device(batch["inputs"], next(model.parameters()).device)).pooled.double().cpu()
+        inputs = to_device(batch["inputs"], next(model.parameters()).device)
+        states = encode(encoder, inputs, [first])[first].pooled.double().cpu()
     centred = states - states.mean(0)
     _, _, axes = torch.linalg.svd(centred, full_matrices=False)
     found: np.ndarray = (centred @ axes[:2].T).numpy()
