@@ -66,5 +66,5 @@ def _checked(name: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ValueError(f"NAME takes small letters, digits and single _, as in my_rule; found {name!r}.")
     if name in {*names(), *ALIASES, "mtlweights", "test"}:
-        raise ValueError(f"{name!r} is taken: a strategy or module has that name. Choose another one.")
+        raise ValueError(f"{name!r} is taken by a strategy or a module: choose another name.")
     return name

@@ -182,7 +182,7 @@ def test_broken_entry_point_names_itself_and_its_module(plugin, monkeypatch):
 
 
 def test_the_list_leaves_out_what_cannot_be_used_and_says_so(plugin, capsys):
-    assert listing.run(argparse.Namespace(json=True)) == 0
+    assert listing.run(argparse.Namespace(json=True, family=None, cost=None)) == 0
     out, err = capsys.readouterr()
     assert [row["name"] for row in json.loads(out)] == [*BUILT_IN, "zz_halved"]
     assert err.splitlines()[0].startswith(

@@ -27,6 +27,8 @@ from .study import Record, section
 from .table import NOTES, Grid, grids, summary, title
 from .verdict_figure import verdict_figure
 
+SOON = 5.0  #: seconds before a bar is shown
+
 
 def write_page(
     results: Iterable[Result],
@@ -46,10 +48,13 @@ def write_page(
         ValueError: no results, or one run given twice.
         OSError: the file cannot be written.
     """
+    from tqdm import tqdm
+
     path = Path(path)
     results = list(results)
     comparisons = compare(results, protocol, choices) if results or study is None else []
-    sections = [_section(i, comparison, comparisons, costs or {}) for i, comparison in enumerate(comparisons)]
+    bar = tqdm(comparisons, desc="page", unit="problem", disable=None, delay=SOON, leave=False)
+    sections = [_section(i, comparison, comparisons, costs or {}) for i, comparison in enumerate(bar)]
     across = across_problems(comparisons)
     text = visible(render(results, title, sections, across, study, proof_of(path.parent)))
     try:
