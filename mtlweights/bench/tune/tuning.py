@@ -99,8 +99,8 @@ def tune(
     if isinstance(study, optuna.Study):
         raise ValueError("a problem's study goes by its name: give study=NAME and storage=URL.")
     if trials < 1 or fresh < 0 or threads < 1 or not 0 < interval < math.inf:
-        found = f"{trials}, {fresh}, {threads}, {interval}"
-        raise ValueError(f"expected trials >= 1, fresh >= 0, threads >= 1, interval > 0; found {found}.")
+        given = f"{trials}, {fresh}, {threads}, {interval}"
+        raise ValueError(f"expected trials >= 1, fresh >= 0, threads >= 1, interval > 0; found {given}.")
     name = study or slug(f"{problem}--{'-'.join(strategies)}")
     path = runs_folder(Path(folder or Path("studies") / name)).parent
     space = make_space(problem, strategies, narrowed=narrowed, seed=search.seed)
