@@ -15,13 +15,14 @@ from ..gradients.leaves import Leaves
 from ..gradients.task_gradients import Row
 
 Weights = Tensor | np.ndarray | None
+TRUE = torch.tensor(True)  # never changed in place
 
 
 @dataclass
 class Change:
     """What backwards ask of the state, which the optimizer's step makes so."""
 
-    ok: Tensor = field(default_factory=partial(torch.tensor, True))  #: [], everything was finite
+    ok: Tensor = TRUE  #: [], everything was finite
     buffers: dict[str, Tensor] = field(default_factory=dict)  #: what the strategy's become
     gradients: dict[str, Tensor] = field(default_factory=dict)  #: of its learned parameters
     held: Tensor | None = None  #: weights [2, T] to use again or to smooth with

@@ -56,22 +56,22 @@ class State:
     def restoring(self) -> Iterator[Change]:
         """Let the strategy change its buffers, or assign others; then put them back.
 
-        What they became is in the change that it yields, once the block is left.
+        It is given copies. What they became is in the change that it yields, once the block is left.
         """
-        change = Change()
-        buffers = self._buffers()
-        before = {k: b.clone() for k, b in buffers.items()}
+        change, buffers = Change(), self._buffers()
+        given = {name: buffer.clone() for name, buffer in buffers.items()}
+        self._place(given)
         try:
             yield change
-            change.buffers = {k: b.clone() for k, b in self._buffers().items()}
-        finally:
             found = self._buffers()
-            with torch.no_grad():
-                for name, buffer in buffers.items():
-                    buffer.copy_(before[name])
-                    if found.get(name) is not buffer:
-                        owner, _, leaf = name.rpartition(".")
-                        setattr(self.strategy.get_submodule(owner), leaf, buffer)
+            change.buffers = {k: b if b is given.get(k) else b.clone() for k, b in found.items()}
+        finally:
+            self._place(buffers)
+
+    def _place(self, buffers: dict[str, Tensor]) -> None:
+        for name, buffer in buffers.items():
+            owner, _, leaf = name.rpartition(".")
+            self.strategy.get_submodule(owner)._buffers[leaf] = buffer
 
     def _buffers(self) -> dict[str, Tensor]:
         """The strategy's own tensors; a walk over submodules only where there are any."""
@@ -113,8 +113,11 @@ class State:
 
     def _join(self, later: Change) -> None:
         """One more backward of the same step: gradients and sums add up, the rest is the last one's."""
-        now = self.pending = self.pending or Change(ok=later.ok)
-        now.ok = now.ok & later.ok
+        now = self.pending
+        if now is None:
+            now = self.pending = Change(ok=later.ok)
+        else:
+            now.ok = now.ok & later.ok
         now.seen = now.seen + later.seen
         if later.sums is not None:
             now.sums = later.sums if now.sums is None else now.sums + later.sums

@@ -68,9 +68,9 @@ class Weigher:
         self.refuse_negative(step)
         value, weights, step.change = call_loss(self.strategy, self.state, step.losses, step.present)
         every = [step.losses, weights, *(gradient.flatten() for gradient in step.change.gradients.values())]
-        ok = step.change.ok = torch.isfinite(torch.cat(every)).all()
-        weights = torch.where(ok, weights, torch.nan)
-        plain = torch.where(ok, torch.ones_like(weights), torch.nan) if self.plain_heads else weights
+        nothing = (torch.cat(every) * 0).sum()  # 0, or NaN where one of them is not finite
+        step.change.ok, weights = nothing == 0, weights + nothing
+        plain = torch.ones_like(weights) + nothing if self.plain_heads else weights
         step.per_row = weights, plain
         return value
 
