@@ -1,6 +1,7 @@
 """The way of every strategy down the two-dimensional toy problem, for its page.
 
-``python docs/trajectories.py`` (minutes) rewrites docs/trajectories.json; the pages draw from it.
+``python docs/trajectories.py`` (minutes) rewrites docs/trajectories.json, with names after it those strategies alone; the
+pages draw from it.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ def contours() -> list[list[list[float]]]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    runs: dict[str, Any] = {}
-    for name in STRATEGIES:
+    kept: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))["runs"] if sys.argv[1:] else {}
+    runs: dict[str, Any] = {name: kept.get(name) for name in STRATEGIES}
+    for name in sys.argv[1:] or STRATEGIES:
         runs[name] = [thinned(path(name, start)) for start in STARTS]
         print(name, [run[-1] for run in runs[name]], flush=True)
     lines = [f'"{name}": {json.dumps(run)}' for name, run in runs.items()]

@@ -62,7 +62,7 @@ def against_front(comparison: Comparison) -> Grid | None:
     points, names = np.array(list(static.values())), list(static)
     lowest = np.minimum(points.min(0), np.array(list(arms.values())).min(0))
     volume = hypervolume(points, lowest)
-    caption = f"Against {len(names)} static weights over the simplex, by the means of the same {len(seeds)} seeds"
+    caption = f"Against {len(names)} static weights over the simplex, by the means of {len(seeds)} seeds"
     grid = Grid(caption, [("", "no better than weights"), ("", "beyond the front, %")], [])
     for arm, mean in arms.items():
         better = dominating(np.array(mean), points)
