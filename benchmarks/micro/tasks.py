@@ -95,9 +95,11 @@ def _seconds(step: Step, block: int) -> float:
     return (time.process_time() - start) / block
 
 
-def cells() -> list[Cell]:
+def cells(as_is: bool) -> list[Cell]:
     """All of them; what ``tasks.csv`` lacks is measured, each in a process of its own, and written there."""
     found = list(csv.DictReader(CELLS.open(encoding="utf-8"))) if CELLS.exists() else []
+    if as_is:
+        return found
     for tasks in TASKS:
         for family in FAMILIES:
             if any(cell["family"] == family and cell["tasks"] == str(tasks) for cell in found):
@@ -118,7 +120,10 @@ def page(found: list[Cell]) -> str:
     heads = f"| family |{''.join(f' T = {t} |' for t in TASKS)}\n|---|{'---|' * len(TASKS)}\n"
 
     def table(show: Callable[[Cell], str]) -> str:
-        lines = [[family, *(show(at[family, t]) for t in TASKS)] for family in FAMILIES]
+        own = [[at.get((family, t)) for t in TASKS] for family in FAMILIES]
+        lines = [
+            [f, *("-" if c is None else show(c) for c in row)] for f, row in zip(FAMILIES, own, strict=True)
+        ]
         return heads + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     ranges = table(lambda c: f"{float(c['ratio']):.2f} ({float(c['low']):.2f} to {float(c['high']):.2f})")
@@ -144,11 +149,13 @@ def draw(found: list[Cell]) -> None:
     mpl.rcParams["svg.hashsalt"] = "tasks"
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5))
     for family in FAMILIES:
         own = sorted(
             (int(c["tasks"]), float(c["ratio"]), float(c["mb"])) for c in found if c["family"] == family
         )
+        if not own:
+            continue
         tasks, ratios, memory = zip(*own, strict=True)
         left.plot(tasks, ratios, marker="o", label=family)
         right.plot(tasks, np.maximum(memory, 1), marker="o")
@@ -159,16 +166,20 @@ def draw(found: list[Cell]) -> None:
         axes.set_xticks(TASKS, [str(t) for t in TASKS])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(loc="lower center", ncols=4, fontsize=8)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     figure.savefig(FIGURE, metadata={"Date": None, "Creator": None})
 
 
 def main() -> None:
     """Measure what is missing; write the page and the figure."""
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--as-is", action="store_true", help="measure nothing: the page and figure of tasks.csv"
+    )
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    found = cells()
+    found = cells(args.as_is)
     (HERE / "tasks.md").write_text(page(found), encoding="utf-8")
     draw(found)
 

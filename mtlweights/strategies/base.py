@@ -65,8 +65,8 @@ class Strategy(nn.Module, ABC):
         if self.most_tasks is not None and n_tasks > self.most_tasks[0]:
             most, instead = self.most_tasks
             raise ValueError(
-                f"{type(self).__name__} takes at most {most} tasks, found {n_tasks}: it would solve for "
-                f"seconds in every step. Use {instead}."
+                f"{type(self).__name__} takes at most {most} tasks, found {n_tasks}: solving would take "
+                f"a large part of a second, or several, in every step. Use {instead}."
             )
         self.n_tasks = int(n_tasks)
         self.seed = 0
