@@ -203,7 +203,8 @@ class Balancer:
             plain = found.plain_sum()
             self._reminders.evaluating(plain)
             return plain
-        found = self._finished.without(found, self._engine.one_pass and self._ranks.number == 1)
+        if self._finished.done or self._finished.watched:
+            found = self._finished.without(found, self._engine.one_pass and self._ranks.number == 1)
         found.check_moves("loss")
         self._ranks.check_join()
         if features is not None:
