@@ -1,6 +1,6 @@
 """The way of every strategy down the two-dimensional toy problem, for its page.
 
-``python docs/trajectories.py`` (minutes) rewrites docs/trajectories.json, with names after it those strategies alone; the
+``python docs/trajectories.py`` (minutes) rewrites docs/trajectories.json, with names those alone; the
 pages draw from it.
 """
 
