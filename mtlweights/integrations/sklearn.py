@@ -40,7 +40,7 @@ class Estimator(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignor
     Attributes:
         model_: the trained network; ``balancer_``: its Balancer, with the last weights.
         classes_: of each column the classes, None for a regression.
-        n_features_in_, feature_names_in_: as in scikit-learn; n_iter_: epochs that were run.
+        n_features_in_, feature_names_in_: as in scikit-learn; ``n_iter_``: epochs that were run.
 
     Raises ValueError in ``fit``: another number of kinds than columns, unknown kinds, numbers out of range.
     """
