@@ -12,6 +12,7 @@ from typing import Any
 from ...files.atomic import write
 from ...files.escapes import visible
 from ..costs import Costs
+from ..front import is_front
 from ..protocol import Protocol
 from ..selection import Choice
 from .across import across_problems
@@ -133,7 +134,7 @@ def _more_grids(comparison: Comparison, among: list[Comparison]) -> list[Grid | 
 
 def _counts(results: list[Result]) -> dict[str, Any]:
     failed = sum(result["status"] != "ok" for result in results)
-    arms = {arm_of(result) for result in results}
+    arms = {arm_of(result) for result in results if not is_front(arm_of(result))}
     return {
         "runs": len(results),
         "failed": failed,
