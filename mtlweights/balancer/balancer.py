@@ -332,7 +332,8 @@ class Balancer:
             self._validation.give(partial(self._validation_losses, closure))
 
     def _validation_losses(self, closure: Closure) -> tuple[list[int], list[Tensor]]:
-        found = self._finished.without(read_losses(self.tasks, closure(), None))
+        found = read_losses(self.tasks, closure(), None)
+        found = self._finished.without(found) if self._finished.done else found
         found.check_moves("validation loss")
         return found.present, found.values
 
