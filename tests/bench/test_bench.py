@@ -276,7 +276,13 @@ def test_an_id_holds_everything_that_decides_a_run():
         "warmup": 0.5,
     }
     values |= {"clip": None, "accumulate": 2, "precision": "bf16", "patience": 3, "device": "cpu", "seed": 8}
-    values["stop"] = "all"
+    values |= {
+        "stop": "all",
+        "sampling": "annealed",
+        "augment": "drop",
+        "adversarial": "fgm",
+        "freeze": "gradual",
+    }
     assert values.keys() == {field.name for field in fields(Settings)}
     given = ({"patience": 3, key: value} if key == "stop" else {key: value} for key, value in values.items())
     others += [replace(spec, settings=Settings(**settings)) for settings in given]

@@ -320,6 +320,8 @@ KNOWN = [
     ("lra", 2, {"alpha": 1.0}, on(((4, -1), (1, 0))), (12, -1), "by hand: max 4 over mean 1/2"),
     ("metabalance", 2, {}, on(B), (2 - 1.289949, 1.289949), "authors' code, measured"),
     ("adatask", 5, {"betas": (0.0, 0.0)}, on(FIVE), lambda: sign_counts(FIVE), "Adam without memory: signs"),
+    ("m_config", 2, {}, on(B), (1, 1), "algorithm 1, first step: signs of ConFIG"),
+    ("running_pcgrad", 2, {}, on(B), (1, 2), "by hand: nothing is remembered yet, so PCGrad"),
     ("moco", 2, {"gamma": 0.3, "decay": 0.0}, on(B, steps=300), (0.2, 0.6), "on a constant Jacobian: MGDA"),
     ("modo", 2, {}, in_three_batches(B), (0.45, 0.55), "by hand: (.395, .495), projected"),
     (

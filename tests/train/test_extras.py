@@ -149,7 +149,7 @@ def test_views_of_the_parts_of_a_batch_come_in_turn():
     assert places == [(0, 0), (1, 0), (0, 1), (1, 1)] * 2 + [(0, 0), (0, 1)]
 
 
-@pytest.mark.filterwarnings("ignore:AdaTask scales its own updates:UserWarning")
+@pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales its own updates:UserWarning")
 @pytest.mark.parametrize("name", strategies.names())
 def test_views_are_one_step_under_every_strategy(name):
     """A step an epoch: the strategy's step number moves once, and every weight ends finite and moved."""

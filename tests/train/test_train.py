@@ -477,10 +477,13 @@ def test_a_missing_gpu_is_said_first():
 # what is shown and logged
 
 
-def test_progress_bar(capsys):
+def test_progress_bar(capsys, monkeypatch):
     problem = toy()
     fit(*pair(problem), problem, CPU, progress=False)
     assert capsys.readouterr() == ("", "")
+    fit(*pair(problem), problem, CPU)
+    assert capsys.readouterr() == ("", "")  # nobody is at a terminal
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True)
     history = fit(*pair(problem), problem, CPU)
     shown = capsys.readouterr().err
     assert "epoch 3/3" in shown and "24/24" in shown and f"score={history.rows[-1]['score']:.4f}" in shown

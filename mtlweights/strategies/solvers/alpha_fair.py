@@ -123,12 +123,8 @@ def _newton(matrix: np.ndarray, pull: np.ndarray, power: float) -> np.ndarray:
         if largest > regime:
             step *= _damping(matrix, pull, power, b, step, float(gradient @ step))
         b = b * (1 + step)
-        squared = float(b @ matrix @ b)
-        cancels = squared < UNCERTAIN**2 * (b**2 @ pull)  # then no digit of b is of use, see `_certain`
-        if largest < 1e-8 or ((before < regime or cancels) and largest > before / 2):
+        if largest < 1e-8 or (before < regime and largest > before / 2):
             break
-        if largest > regime and squared > 0:  # as far along the ray as is best
-            b *= (pull @ b ** (1 - power) / squared) ** (1 / (1 + power))
         before = largest
     return b
 

@@ -123,12 +123,13 @@ def _first(gram: np.ndarray) -> np.ndarray:
     For the shortest point a and ``u = a / |a|^2`` it is ``u >= 0, G u >= 1`` and one of both is equal.
     """
     length = np.sqrt(np.diagonal(gram))
-    pull = -length.min() / length
     alpha = np.zeros(len(gram))
+    pull = -length.min() / length
     face = np.flatnonzero(block_pivoting(gram / length / length[:, None], pull[None])[0] > 0)
     if len(face):
-        target = face_minima(gram, face)[:, 0]
-        if (target > 0).all():
+        with np.errstate(divide="ignore", invalid="ignore"):  # a face of dependent gradients may have none
+            target = face_minima(gram, face)[:, 0]
+        if (target > 0).all() and np.isfinite(target).all():
             alpha[face] = target
             return alpha
     alpha[length.argmin()] = 1.0
