@@ -275,16 +275,6 @@ class NoScalar(Averages):
         return super().combine(losses, present)[None]
 
 
-@broken(results="the result is a view of the buffer 'share'")
-class ReturnsItsState(Learned):
-    def __init__(self, n_tasks):
-        super().__init__(n_tasks)
-        self.register_buffer("share", torch.ones(n_tasks, dtype=torch.float64))
-
-    def weights(self, gram, losses, present):
-        return self.share.numpy()
-
-
 @broken(no_host_read="combine reads a value on the host .item, float")
 class ReadsTheHost(Averages):
     def combine(self, losses, present):
