@@ -39,6 +39,26 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def parse_way(what: str, text: str, known: Mapping[str, Iterable[str]]) -> tuple[str, dict[str, Any]]:
+    """`parse_spec` of a setting's value that names one of some ways, each with options of its own.
+
+    Args:
+        what: the setting, for messages.
+        known: way -> names of its options.
+
+    Raises:
+        ValueError: another way, or an option that it has not.
+    """
+    way, options = parse_spec(text)
+    if way not in known:
+        ways = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise ValueError(f"{what} should be {ways}, found {way!r}.")
+    for key in options:
+        if key not in known[way]:
+            raise ValueError(f"{what}={way} has no option {key!r}; {suggest(key, known[way])}")
+    return way, options
+
+
 def format_spec(name: str, options: Mapping[str, Any]) -> str:
     """Write a name and options so that :func:`parse_spec` reads them back."""
     if not options:

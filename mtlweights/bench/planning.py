@@ -79,9 +79,11 @@ def prepare(
         for best in bests:
             problems.load(best.problem)  # with the model's options that were found
             found.append(best.arm(name, budget, settings, found[0].seeds))
-        along = {arm.on: _along(arm, problem, suite) for arm in found if arm.axis and arm.on}
-        of_arm = {id(arm): along.get(arm.on or "", known) for arm in found}
-        arms += [replace(arm, trials=tuple(map(of_arm[id(arm)], arm.trials))) for arm in found]
+        along: dict[str | None, Any] = {
+            arm.on: _along(arm, problem, suite) for arm in found if arm.axis and arm.on
+        }
+        for arm in found:
+            arms.append(replace(arm, trials=tuple(map(along.get(arm.on, known), arm.trials))))
         front[name] = front_specs(len(tasks), suite.front)
     order = {seed: place for place, seed in enumerate(suite.seeds)}
     runs = [run for run in runs if in_shard(run.id, shard)]

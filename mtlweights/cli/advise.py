@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import chain, islice, repeat
 from typing import Any
 
 from ..files.escapes import visible
@@ -62,7 +63,8 @@ def look(problem: Any, settings: Any, steps: int) -> Any:
     optimizer = torch.optim.AdamW(model.parameters(), **rates)
     shuffle = torch.Generator().manual_seed(settings.seed)
     loader = batches.training(problem, settings.batch_size, 1, shuffle)
-    for batch in shown(_first(loader, steps), steps, "step"):
+    epochs = chain.from_iterable(repeat(loader))  # shuffled anew in each
+    for batch in shown(islice(epochs, steps), steps, "step"):
         losses = model(to_device(batch["inputs"], device), to_device(batch["targets"], device)).losses
         balancer.advise(losses, batch["counts"])
         optimizer.zero_grad()
@@ -71,13 +73,3 @@ def look(problem: Any, settings: Any, steps: int) -> Any:
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         optimizer.step()
     return balancer.advise()
-
-
-def _first(loader: Any, steps: int) -> Any:
-    """So many batches, in epoch after epoch."""
-    while steps > 0:
-        for batch in loader:
-            yield batch
-            steps -= 1
-            if steps == 0:
-                return

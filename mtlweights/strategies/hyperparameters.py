@@ -118,6 +118,14 @@ def per_task(name: str, value: float | Sequence[float], n_tasks: int) -> Tensor:
     return torch.tensor(np.broadcast_to(values, n_tasks).copy(), dtype=torch.float32)
 
 
+def decays(name: str, value: Any) -> tuple[float, float]:
+    """The two decays of Adam's moments; ValueError for anything but two numbers in [0, 1)."""
+    values = numbers(name, value)
+    if values.shape != (2,) or values.min() < 0 or values.max() >= 1:
+        raise ValueError(f"{name} should be two numbers of at least 0 and below 1, found {shown(value)}.")
+    return float(values[0]), float(values[1])
+
+
 def numbers(name: str, value: Any) -> np.ndarray:
     """A fresh float64 array of numbers that float32 holds; ValueError for anything else.
 

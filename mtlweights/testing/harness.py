@@ -45,7 +45,6 @@ class Result:
 
     update: np.ndarray  #: the trunk's direction [P]
     weights: list[np.ndarray]  #: trunk's and heads' [m], or [km] with k batches; as far as it has any
-    raw: list[Any]  #: what it returned
 
 
 class Harness:
@@ -106,7 +105,7 @@ class Harness:
                 _, found, step.change = call_loss(self.strategy, self.state, step.losses, step.present)
                 weights = found.double().numpy()
                 with np.errstate(all="ignore"):
-                    return Result(weights @ case.jacobian, [weights], [])
+                    return Result(weights @ case.jacobian, [weights])
             case GramStrategy():
                 return self._by_gramian(self.strategy, case, step)
             case JacobianStrategy():
@@ -121,7 +120,7 @@ class Harness:
         weights = out if isinstance(out, tuple) else (out,)
         with np.errstate(all="ignore"):  # weights that are not finite are the checks' affair
             update = weights[0] @ stacked
-        return Result(update, [array.copy() for array in weights], list(weights))
+        return Result(update, [array.copy() for array in weights])
 
     def _by_jacobian(self, strategy: JacobianStrategy, case: Case, step: Step) -> Result:
         jacobian = torch.tensor(case.jacobian, dtype=self.dtype)
@@ -131,9 +130,9 @@ class Harness:
             direction, weights, step.change = call_jacobian(
                 strategy, self.state, jacobian, step.losses, step.present, sizes
             )
-        raw = [direction] if weights is None else [direction, weights]
-        update, *found = [tensor.double().numpy().copy() for tensor in raw]
-        return Result(update, found, raw)
+        made = [direction] if weights is None else [direction, weights]
+        update, *found = [tensor.double().numpy().copy() for tensor in made]
+        return Result(update, found)
 
     def _watch(self, method: str) -> None:
         """Have a method note what it is given, and check what it returns."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..specs import parse_spec, suggest
+from ..specs import parse_way
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "fgm": {"epsilon": 0.3},
@@ -43,20 +43,15 @@ class Attack:
         Raises:
             ValueError: another way or option, or a value out of range.
         """
-        way, options = parse_spec(spec)
-        if way not in _DEFAULTS:
-            raise ValueError(f"adversarial should be fgm or freelb, found {way!r}.")
-        own = _DEFAULTS[way]
+        way, options = parse_way("adversarial", spec, _DEFAULTS)
         for key, value in options.items():
-            if key not in own:
-                raise ValueError(f"adversarial={way} has no option {key!r}; {suggest(key, own)}")
             if key == "steps" and not (type(value) is int and 2 <= value <= 100):
                 raise ValueError(
                     f"steps of adversarial=freelb should be a number from 2 to 100, found {value!r}."
                 )
             if key != "steps" and not (type(value) in (int, float) and 0 < value <= 100):
                 raise ValueError(f"{key} of adversarial={way} should be a number above 0, found {value!r}.")
-        return cls(way, **{**own, **options})
+        return cls(way, **{**_DEFAULTS[way], **options})
 
 
 class Adversary:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..problems import Example, Problem
-from ..specs import parse_spec, suggest
+from ..specs import parse_way
 
 _DEFAULTS: dict[str, dict[str, float]] = {
     "replace": {"p": 0.1},
@@ -47,14 +47,8 @@ class Augmentation:
         Raises:
             ValueError: another way or option, or a value out of range.
         """
-        way, options = parse_spec(spec)
-        if way not in _DEFAULTS:
-            raise ValueError(f"augment should be one of {', '.join(_DEFAULTS)}, found {way!r}.")
-        ((key, value),) = _DEFAULTS[way].items()
-        for found in options:
-            if found != key:
-                raise ValueError(f"augment={way} has no option {found!r}; {suggest(found, [key])}")
-        value = options.get(key, value)
+        way, options = parse_way("augment", spec, _DEFAULTS)
+        ((key, value),) = {**_DEFAULTS[way], **options}.items()
         most = 1 if key == "p" else 100
         if type(value) not in (int, float) or not 0 < value <= most:
             raise ValueError(f"{key} of augment={way} should be above 0 and at most {most}, found {value!r}.")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..problems.models.groups import layer_groups
-from ..specs import parse_spec, suggest
+from ..specs import parse_way
 
-_OPTIONS = {"lowest": "layers", "gradual": "every"}
+_DEFAULTS = {"lowest": {"layers": 1}, "gradual": {"every": 1}}
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,8 @@ class Freezing:
         Raises:
             ValueError: another way or option, or a number below 1.
         """
-        way, options = parse_spec(spec)
-        if way not in _OPTIONS:
-            raise ValueError(f"freeze should be lowest or gradual, found {way!r}.")
-        key = _OPTIONS[way]
-        for found in options:
-            if found != key:
-                raise ValueError(f"freeze={way} has no option {found!r}; {suggest(found, [key])}")
-        number = options.get(key, 1)
+        way, options = parse_way("freeze", spec, _DEFAULTS)
+        ((key, number),) = {**_DEFAULTS[way], **options}.items()
         if type(number) is not int or number < 1:
             raise ValueError(f"{key} of freeze={way} should be a whole number from 1, found {number!r}.")
         return cls(way, number)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..specs import parse_spec, suggest
+from ..specs import parse_way
 
 BATCHES = ("mixed", "task")
 
@@ -42,14 +42,8 @@ class Sampling:
         Raises:
             ValueError: another way or option, or a value out of range.
         """
-        way, options = parse_spec(spec)
-        if way not in _DEFAULTS:
-            raise ValueError(f"sampling should be one of {', '.join(_DEFAULTS)}, found {way!r}.")
-        own = _DEFAULTS[way]
-        for key in options:
-            if key not in own:
-                raise ValueError(f"sampling={way} has no option {key!r}; {suggest(key, own)}")
-        chosen = {**own, **options}
+        way, options = parse_way("sampling", spec, _DEFAULTS)
+        chosen = {**_DEFAULTS[way], **options}
         batches = chosen.pop("batches")
         if batches not in BATCHES:
             raise ValueError(f"batches of sampling={way} should be mixed or task, found {batches!r}.")

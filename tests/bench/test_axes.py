@@ -4,34 +4,21 @@ import json
 
 import pytest
 import torch
+from test_budget import TASKS, in_process  # noqa: F401 (the fixture is used by itself)
 
 from mtlweights import problems
-from mtlweights.bench import load_suite, read_results, run_suite, run_until_resolved, schedule
+from mtlweights.bench import load_suite, read_results, run_suite, run_until_resolved
 from mtlweights.bench.axes import AXES, Axis, axis_of
 from mtlweights.bench.budget import BUDGETS, arms_of, seed_of
 from mtlweights.bench.report import text_tables, verdicts
 from mtlweights.bench.report.comparison import compare
 from mtlweights.bench.report.verdict_figure import verdict_figure
-from mtlweights.bench.results import write_result
 from mtlweights.bench.selection import FILE, labelled, read_choices
 from mtlweights.bench.suite import Suite
 from mtlweights.cli import main
 from mtlweights.train import Settings
 
-TASKS = {
-    "diagnosis": {"kind": "classification", "metrics": ["accuracy"], "higher_is_better": {"accuracy": True}},
-    "radius": {"kind": "regression", "metrics": ["rmse"], "higher_is_better": {"rmse": False}},
-}
 PROBLEM = "breast_cancer"
-
-
-@pytest.fixture(autouse=True)
-def in_process(monkeypatch):
-    def run_pool(specs, runner, folder, **_):
-        for spec in specs:
-            write_result(runner(spec), folder)
-
-    monkeypatch.setattr(schedule, "run_pool", run_pool)
 
 
 def knows(spec):

@@ -14,7 +14,7 @@ from ...strategies import GramStrategy
 from ...strategies.base import Weights
 from ..records import Change, Measured
 from .groups import Grouped
-from .normalise import divisors
+from .normalise import divisors, undone
 
 if TYPE_CHECKING:
     from .weights import Weigher
@@ -49,7 +49,7 @@ def solve(weigher: Weigher, found: Measured) -> dict[int, Tensor]:
     weigher.refuse_negative(step, losses)
     parts = _parts(columns, grams, losses, found, weigher.strategy.batches)
     out, step.change = call_groups(weigher, parts)
-    kept = _smoothed(weigher, parts, [_pair(weigher, weights) for weights in out], step.change)
+    kept = _smoothed(weigher, parts, [weigher.pair(weights) for weights in out], step.change)
     every = np.full((2, len(parts), n), np.nan)  # [trunk or head, group, row], NaN where it has no such row
     for k, (part, weights) in enumerate(zip(parts, kept, strict=True)):
         if not np.isfinite(weights).all():
@@ -99,31 +99,21 @@ def call_groups(weigher: Weigher, parts: list[Part]) -> tuple[list[Weights], Cha
             assert isinstance(strategy, GramStrategy)
             by = np.ones(len(part.rows)) if kind is None else divisors(kind, part.gram, part.losses)
             found = strategy.weights(part.gram / by / by[:, None], part.losses, part.present)
-            out.append((found[0] / by, found[1] / by) if isinstance(found, tuple) else found / by)
+            out.append(undone(found, by))
     return out, change
 
 
-def _pair(weigher: Weigher, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
-    """Those of the shared parameters, and of the heads."""
-    trunk, heads = weights if isinstance(weights, tuple) else (weights, None)
-    if heads is None or weigher.options.heads != "paper":
-        heads = np.full(len(trunk), 1 / weigher.strategy.batches) if weigher.plain_heads else trunk
-    return trunk, heads
-
-
 def _smoothed(
-    weigher: Weigher, parts: list[Part], weights: list[tuple[np.ndarray, np.ndarray]], change: Change
+    weigher: Weigher, parts: list[Part], weights: list[np.ndarray], change: Change
 ) -> list[np.ndarray]:
     """The weights [2, n] of each part, mixed with its last ones."""
-    share, out = weigher.options.smoothing, [np.stack(pair) for pair in weights]
-    if not share:
-        return out
-    change.held = weigher.state.held.clone()
-    for k, part in enumerate(parts):
+    if not weigher.options.smoothing:
+        return weights
+    change.held, out = weigher.state.held.clone(), []
+    for part, own in zip(parts, weights, strict=True):
         at = (part.group, slice(None), torch.from_numpy(part.present))
-        before = weigher.state.held[at].numpy()
-        out[k] = np.where(np.isnan(before), out[k], share * before + (1 - share) * out[k])
-        change.held[at] = torch.from_numpy(out[k])
+        out.append(weigher.mixed(own, weigher.state.held[at].numpy()))
+        change.held[at] = torch.from_numpy(out[-1])
     return out
 
 

@@ -24,7 +24,7 @@ from ..records import Change, Measured, Step
 from ..state.state import State
 from . import group_weights
 from .groups import Groups
-from .normalise import divisors
+from .normalise import divisors, undone
 
 FIRST_LOOKS, LOOK_EVERY = 4, 100  #: when losses on a device are read for their signs
 ROUNDING = 1e-6  #: of the largest loss of the step
@@ -93,10 +93,7 @@ class Weigher:
             return step.make_non_finite(n)
         self.refuse_negative(step, losses[:m])
         out, step.change = self._ask(strategy, full, losses, step.present)
-        trunk, heads = out if isinstance(out, tuple) else (out, None)
-        if heads is None or self.options.heads != "paper":
-            heads = np.full(n, 1 / strategy.batches) if self.plain_heads else trunk
-        self._keep(step, np.stack([trunk, heads]))
+        self._keep(step, self.pair(out))
         step.wide = write_grad.too_short(full[:n, :n], np.asarray(step.per_row[0]))
 
     def _ask(
@@ -111,15 +108,24 @@ class Weigher:
             if not np.isfinite(seen).all():
                 return np.full(len(by), np.nan), Change()
             out, change = call_gram(strategy, self.state, seen, losses, present)
-            return (out[0] / by, out[1] / by) if isinstance(out, tuple) else out / by, change
+            return undone(out, by), change
+
+    def pair(self, out: Weights) -> np.ndarray:
+        """The weights [2, n] of shared parameters and of heads, from what a GramStrategy gave."""
+        trunk, heads = out if isinstance(out, tuple) else (out, None)
+        if heads is None or self.options.heads != "paper":
+            heads = np.full(len(trunk), 1 / self.strategy.batches) if self.plain_heads else trunk
+        return np.stack([trunk, heads])
+
+    def mixed(self, weights: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """New weights smoothed with the last ones, where there are any."""
+        smoothing = self.options.smoothing
+        return np.where(np.isnan(before), weights, smoothing * before + (1 - smoothing) * weights)
 
     def _keep(self, step: Step, weights: np.ndarray) -> None:
         """Smooth new weights [2, n] with the last ones, and hold them where they will be used again."""
-        smoothing = self.options.smoothing
-        if smoothing or self.options.every > 1:
-            before = self.state.held[:, step.present].numpy()
-            mixed = smoothing * before + (1 - smoothing) * weights
-            weights = np.where(np.isnan(before), weights, mixed)
+        if self.options.smoothing or self.options.every > 1:
+            weights = self.mixed(weights, self.state.held[:, step.present].numpy())
             step.change.held = self.state.held.clone()
             step.change.held[:, step.present] = torch.from_numpy(weights)
         step.per_row = weights[0], weights[1]

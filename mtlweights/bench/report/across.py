@@ -13,7 +13,7 @@ from ..runspec import SINGLE
 from ..statistics import critical_difference, interquartile_mean, ranks
 from .comparison import Comparison
 from .drawing import ACCENT, MUTED, TEXT, clipped, drawing
-from .inference import DELTA, relative
+from .inference import DELTA, mean_over_tasks, relative
 from .table import Cell, Grid
 
 Table = dict[str, dict[str, list[float]]]  #: arm -> problem -> Δm of each seed
@@ -54,9 +54,7 @@ def _table(group: Sequence[Comparison], against: str) -> Table:
             if arm == against:
                 continue
             tasks = [relative(comparison.scores, arm, against, task) for task in comparison.tasks]
-            seeds = set.intersection(*map(set, tasks)) if tasks else ()
-            if seeds:
-                values = [fmean(task[seed] for task in tasks) for seed in sorted(seeds)]
+            if values := list(mean_over_tasks(tasks).values()):
                 found.setdefault(arm, {})[comparison.problem] = values
     return {arm: scores for arm, scores in found.items() if len(scores) == len(group)}
 

@@ -77,7 +77,10 @@ def findings(problem: str, scores: Scores, protocol: Protocol, base: str = EQUAL
     for against in references(list(scores), base):
         arms = [arm for arm in scores if arm != against]
         per_task = {task: {arm: relative(scores, arm, against, task) for arm in arms} for task in tasks}
-        whats = {DELTA: {arm: _mean([per_task[task][arm] for task in tasks]) for arm in arms}, **per_task}
+        whats = {
+            DELTA: {arm: mean_over_tasks([per_task[task][arm] for task in tasks]) for arm in arms},
+            **per_task,
+        }
         for what, by_arm in whats.items():
             values = {arm: list(found.values()) for arm, found in by_arm.items() if found}
             judged = judge(values, protocol.worth_of(problem), design=protocol.design, alpha=protocol.alpha)
@@ -115,6 +118,7 @@ def warnings(found: Sequence[Finding]) -> list[str]:
     return lines
 
 
-def _mean(per_task: Sequence[Mapping[int, float]]) -> dict[int, float]:
+def mean_over_tasks(per_task: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """Seed -> mean of the tasks' values, for the seeds that all of them have."""
     shared = set.intersection(*map(set, per_task)) if per_task else set()
     return {seed: fmean(task[seed] for task in per_task) for seed in sorted(shared)}

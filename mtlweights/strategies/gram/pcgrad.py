@@ -43,8 +43,18 @@ def project_conflicts(gram: np.ndarray, orders: np.ndarray) -> np.ndarray:
     m, squared = len(gram), np.diagonal(gram)
     if m == 2:  # one other, no order
         return 1 - np.divide(min(gram[0, 1], 0.0), squared, out=np.zeros(2), where=squared > 0)
-    inverse = np.divide(1.0, squared, out=np.zeros(m), where=squared > 0)[orders.T]
-    return 1 + added_in_turn(gram, gram, orders, lambda k, q: np.maximum(-q, 0.0) * inverse[k])
+    return 1 + conflicts_removed(gram, orders)
+
+
+def conflicts_removed(gram: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """How much of each of k gradients is added in all [k] while the first m are freed of their conflicts.
+
+    ``gram`` [k, k], ``orders`` [m, n]: the gradients that each meets, one after the other.
+    """
+    squared = np.diagonal(gram)
+    inverse = np.divide(1.0, squared, out=np.zeros(len(gram)), where=squared > 0)[orders.T]
+    rule = lambda k, q: np.maximum(-q, 0.0) * inverse[k]  # noqa: E731
+    return added_in_turn(gram, gram[: len(orders)], orders, rule)
 
 
 def random_orders(m: int, seed: int, step: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..base import ALL, Index, JacobianStrategy
 from ..gram.config import conflict_free
-from ..hyperparameters import numbers, shown
+from ..hyperparameters import decays
 from . import blockwise
 
 
@@ -50,10 +50,7 @@ class MConFIG(JacobianStrategy):
 
     def __init__(self, n_tasks: int, *, betas: Sequence[float] = (0.9, 0.999)) -> None:
         super().__init__(n_tasks)
-        values = numbers("betas", betas)
-        if values.shape != (2,) or values.min() < 0 or values.max() >= 1:
-            raise ValueError(f"betas should be two numbers of at least 0 and below 1, found {shown(betas)}.")
-        self.first, self.second = values.tolist()
+        self.first, self.second = decays("betas", betas)
         self.register_buffer("counts", torch.zeros(n_tasks, dtype=torch.int64))
 
     def direction(self, jacobian: Tensor, losses: Tensor, present: Index = ALL) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..base import ALL, Index, JacobianStrategy
-from ..gram.pcgrad import random_orders
+from ..gram.pcgrad import conflicts_removed, random_orders
 from ..hyperparameters import check_above
 from . import blockwise
 
@@ -56,23 +56,9 @@ class RunningPCGrad(JacobianStrategy):
         packed = torch.cat([whole.flatten(), self.step[None].to(whole)]).cpu().double().numpy()
         products = packed[:-1].reshape(m + 1, m + 1)
         orders = random_orders(m, self.seed, int(packed[-1]))
-        weights = torch.from_numpy(_weights(products, orders)).to(jacobian)
+        # row m is s, which each meets last
+        added = conflicts_removed(products, np.column_stack([orders, np.full(m, m)]))
+        weights = torch.from_numpy(added + (np.arange(m + 1) < m)).to(jacobian)
         found = weights[:m] @ jacobian + weights[m] * memory[0]
         self.rows["sum"] = self.decay * memory + found
         return found, weights[:m]
-
-
-def _weights(gram: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Weights [m + 1] of ``sum_i p_i``, from the products [m + 1, m + 1] of m gradients and, last, the sum.
-
-    ``orders`` [m, m - 1]: the other gradients as each meets them, before the sum.
-    """
-    m, squared = len(orders), np.diagonal(gram)
-    inverse = np.divide(1.0, squared, out=np.zeros(m + 1), where=squared > 0)
-    i, products, added = np.arange(m), gram[:m].copy(), np.eye(m, m + 1)
-    # throughout p_i = sum_j added[i, j] g_j, and products[i, j] = p_i . g_j
-    for j in [*orders.T, np.full(m, m)]:
-        step = -np.minimum(products[i, j], 0.0) * inverse[j]
-        added[i, j] += step
-        products += step[:, None] * gram[j]
-    return added.sum(0)

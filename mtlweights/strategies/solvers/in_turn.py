@@ -17,25 +17,25 @@ def added_in_turn(
     orders: np.ndarray,
     rule: Callable[[int, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """How much of each gradient is added in all [m] when m vectors are corrected, all at once, in O(m^3).
+    """How much of each of k gradients is added in all [k] when m vectors are corrected, all at once.
 
-    ``matrix`` [m, m]: ``g_j . g_k``; ``products`` [m, m]: ``p_i . g_j`` at the start; ``orders`` [m, n]: the
-    gradients that p_i meets, each at most once. At every place k of the orders, ``rule(k, q)`` [m] is given
-    the products ``q_i = p_i . g_j``, j = orders[i, k], as they are by then, and says what is added:
-    ``p_i += rule_i g_j``.
+    ``matrix`` [k, k]: ``g_j . g_l``; ``products`` [m, k]: ``p_i . g_j`` at the start; ``orders`` [m, n]: the
+    gradients that p_i meets, each at most once. In O(m n k). At every place a of the orders, ``rule(a, q)``
+    [m] is given the products ``q_i = p_i . g_j``, j = orders[i, a], as they are by then, and says what is
+    added: ``p_i += rule_i g_j``.
 
     A vector's products with the gradients of the next places are kept up to date step by step, all others
     once in a block of places, by one product of matrices.
     """
-    m, n = orders.shape
-    added, products, rows = np.zeros(m), products.copy(), np.arange(m) * m
+    (m, n), width = orders.shape, len(matrix)
+    added, products, rows = np.zeros(width), products.copy(), np.arange(m) * width
     for first in range(0, n, _BLOCK):
         met = np.ascontiguousarray(orders[:, first : first + _BLOCK].T)
         steps = products.ravel().take(rows + met)
         _within_block(matrix, steps, met, rule, first)
-        added += np.bincount(met.ravel(), steps.ravel(), m)
+        added += np.bincount(met.ravel(), steps.ravel(), width)
         if first + _BLOCK < n:
-            products += _sparse_rows(steps, met) @ matrix
+            products += _sparse_rows(steps, met, width) @ matrix
     return added
 
 
@@ -54,11 +54,10 @@ def _within_block(
         ahead[k + 1 :] += ahead[k] * entries.take(starts[k] + met[k + 1 :])
 
 
-def _sparse_rows(steps: np.ndarray, met: np.ndarray) -> Any:
-    """``steps`` [b, m] at the columns ``met`` [b, m] of a sparse [m, m], without its zeros."""
+def _sparse_rows(steps: np.ndarray, met: np.ndarray, width: int) -> Any:
+    """``steps`` [b, m] at the columns ``met`` [b, m] of a sparse [m, width], without its zeros."""
     from scipy.sparse import csr_array
 
-    m = steps.shape[1]
     some = (steps != 0).T
     ends = np.concatenate([[0], some.sum(axis=1).cumsum()])
-    return csr_array((steps.T[some], met.T[some], ends), shape=(m, m))
+    return csr_array((steps.T[some], met.T[some], ends), shape=(steps.shape[1], width))
