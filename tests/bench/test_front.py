@@ -1,8 +1,12 @@
 """Static weights over the simplex, what a step costs, and averages across problems: shown, not judged."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +158,22 @@ def test_a_front_that_cannot_be(text, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
     file.write_text("problems: [breast_cancer]\nstrategies: [uw]\nfront: 5\nbudget: smoke\n")
     assert load_suite(file).front == 5
+
+
+def test_budgets_costs_and_axes_do_without_optuna(tmp_path):
+    """The extra ``bench`` does not bring it."""
+    program = """
+import sys
+sys.modules["optuna"] = None
+from test_budget import arms
+from mtlweights.bench.axes import axis_of
+from mtlweights.bench.costs import measure_costs
+from mtlweights.bench.selection import choose
+print(len(arms()), axis_of("sharing").on("breast_cancer", "ple"))
+arm = next(arm for arm in arms("default") if arm.name == "random")
+print(len(measure_costs([choose(arm, {})], sys.argv[1], rounds=3)))
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    told = {"capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": path}}
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], **told)
+    assert done.stdout.split() == ["7", "breast_cancer:sharing=ple", "1"], done.stderr
