@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 def state_of(loop: Loop) -> dict[str, Any]:
     """All that a run needs to go on, whole in the first process; all of them call."""
-    scaler = loop.accelerator.scaler
+    updates, scaler = loop.updates, loop.accelerator.scaler
     return {
         "run": loop.identity,
-        "model": sharding.whole(loop.inner.state_dict()),
-        "best": sharding.whole_of(loop.best, loop.inner),
-        "optimizer": sharding.whole(loop.optimizer.state_dict()),  # with the balancer's, attached to it
-        "schedule": loop.schedule.state_dict(),
+        "model": sharding.whole(updates.inner.state_dict()),
+        "best": sharding.whole_of(loop.best, updates.inner),
+        "optimizer": sharding.whole(updates.optimizer.state_dict()),  # with the balancer's, attached to it
+        "schedule": updates.schedule.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "rng": checkpoint.rng_state(),
         "history": asdict(loop.history),
@@ -44,18 +44,19 @@ def resume(loop: Loop, path: Path) -> None:
     if state is None:
         return
     checkpoint.check_same(path, state["run"], loop.identity)
+    updates = loop.updates
     try:
         history = History(**state["history"])
-        history.check(loop.settings.epochs, loop.updates)
-        parts = (loop.inner, loop.optimizer, loop.schedule, loop.accelerator.scaler)
+        history.check(loop.settings.epochs, updates.per_epoch)
+        parts = (updates.inner, updates.optimizer, updates.schedule, loop.accelerator.scaler)
         restore(state, state_of(loop), *parts)
-        loop.best = sharding.parts_of(state["best"], loop.inner)
+        loop.best = sharding.parts_of(state["best"], updates.inner)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever the part that does not fit raises
         reason = message_of(error)[:200]
         raise ValueError(f"{path} is of another model ({reason}): use another folder") from None
-    loop.history = history
+    loop.history, updates.number = history, history.steps
     checkpoint.set_rng_state(state["rng"])
 
 
