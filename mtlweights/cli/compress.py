@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or f"{args.model.rstrip('/')}-small"
     how = {"keep": args.keep, "epochs": args.epochs}
     say = lambda line: print(visible(line), flush=True)  # noqa: E731
-    rows = compress(model, problems.load(spec), out, args.ways or WAYS, say=say, **how)
+    rows = compress(model, problems.load(spec), out, args.ways or WAYS, say=say, progress=True, **how)
     print(
         f"{visible(text_table(rows))}\n\nin brackets: difference from pytorch, 95 % interval\nfolders: {out}"
     )

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or f"{args.model.rstrip('/')}-onnx"
     if Path(out).resolve() == Path(args.model).resolve():
         raise ValueError(f"--out is the model's own folder {out}: choose another one.")
-    off = export(TrainedModel.from_pretrained(args.model), out)
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    off = export(TrainedModel.from_pretrained(args.model), out, say=say)
     print(f"model: {out}\nlargest difference from PyTorch on {CHECKED} examples: {off:.2g}")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,11 +51,17 @@ class Graph(nn.Module):
         return tuple(head(states[task]) for task, head in zip(self.tasks, self.heads.values(), strict=True))
 
 
-def export(model: TrainedModel, folder: str | Path, threads: int = 1) -> float:
+def export(
+    model: TrainedModel,
+    folder: str | Path,
+    threads: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+) -> float:
     """Write a folder like `TrainedModel.save_pretrained`'s with ``model.onnx`` and ``model.pt2`` in it.
 
     `TrainedModel.from_pretrained` reads it and predicts in ONNX Runtime. ``model.pt2`` is for
     ``torch.export.load``; that of a BiLSTM has an operator that ``import mtlweights.serve.recurrent`` brings.
+    ``say`` is told what is done next, of three steps.
 
     Returns:
         The largest difference from PyTorch, absolute and relative above 1, over `CHECKED` random examples.
@@ -69,8 +75,10 @@ def export(model: TrainedModel, folder: str | Path, threads: int = 1) -> float:
         if find_spec(package) is None:
             raise ImportError(f"export needs the package {package}: pip install 'mtlweights[export]'")
     with TemporaryDirectory() as place, _quiet():
+        say("step 1 of 3: the graph ...")
         names, program = _program(model)
         tasks = [task.name for task in model.tasks]
+        say("step 2 of 3: its operators in ONNX ...")
         graph = torch.onnx.export(
             program,
             input_names=names,
@@ -82,6 +90,7 @@ def export(model: TrainedModel, folder: str | Path, threads: int = 1) -> float:
         path = Path(place, folders.GRAPH)
         graph.save(path)  # type: ignore[union-attr]
         exported = model.exported(path, threads)
+        say(f"step 3 of 3: compared with PyTorch on {CHECKED} examples ...")
         furthest = difference(model, exported)
         if not furthest < TOLERANCE:
             raise ValueError(f"the exported graph is off by {furthest:.2g}, more than {TOLERANCE:g}.")

@@ -1,6 +1,7 @@
 """Smaller models: what goes is what does least, what stays computes the same; and what it costs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -134,6 +135,10 @@ def test_every_way_is_a_folder_that_answers_and_a_line_of_the_table(tmp_path, ca
     assert rows["onnx"]["quality"]["dear"]["difference"] == 0
     given = small.EXAMPLES["table"]
     whole = TrainedModel.from_pretrained(run / "model").predict(given)
+    ways = re.findall(r"(?m)^(\w+) \.\.\.$", shown)
+    assert ways == ["onnx", "int8", "torchao", "pruned", "half"]
+    for way in ways:  # a row, or why not
+        assert (way in rows) != (f"{way} is left out: " in shown)
     for name in ("onnx", "int8", "pruned", "half"):
         model = TrainedModel.from_pretrained(out / name)
         assert len(model.predict(given)) == 3 and f"| {name} |" in (out / "README.md").read_text()

@@ -25,6 +25,11 @@ from .table import Row, markdown_table
 from .timing import latencies
 
 WAYS = ("onnx", "int8", "torchao", "pruned", "half")
+_LACKS = {
+    "torchao": "the package torchao is not installed",
+    "half": "the trunk has one layer alone",
+}
+SOON = 5.0  #: seconds within which nobody asks how long it takes
 
 
 def compress(
@@ -36,6 +41,7 @@ def compress(
     keep: float = 0.5,
     epochs: int | None = None,
     say: Callable[[str], None] = lambda line: None,
+    progress: bool = False,
 ) -> list[Row]:
     """Write a folder for each way into ``folder``, and the table of all as ``README.md`` and ``table.json``.
 
@@ -46,6 +52,8 @@ def compress(
 
     Args:
         problem: what it was trained on; its test split is scored.
+        say: is told what is done next.
+        progress: show bars with the time left of fine-tuning and of scoring, on a terminal.
 
     Raises:
         ValueError: the problem is not the model's, an unknown way, or nothing that a way knows.
@@ -59,11 +67,13 @@ def compress(
     for way in WAYS:
         if way in ways or (way == "onnx" and "int8" in ways):
             say(f"{way} ...")
-            found = _made(way, model, problem, models, path, keep, epochs)
-            if found is not None:
+            found = _made(way, model, problem, models, path, keep, epochs, progress)
+            if found is None:
+                say(f"{way} is left out: {_LACKS[way]}")
+            else:
                 models[way] = found
     say("scores and times ...")
-    rows = _rows(models, problem, path)
+    rows = _rows(models, problem, path, progress)
     note = f"{model.problem}, test split; {', '.join(task.name for task in model.tasks)}."
     with replacing(path / "README.md") as file:
         file.write(markdown_table(rows, note).encode())
@@ -80,6 +90,7 @@ def _made(
     path: Path,
     keep: float,
     epochs: int | None,
+    progress: bool,
 ) -> TrainedModel | None:
     if way == "onnx":
         return _exported(model, path / "onnx")
@@ -92,7 +103,7 @@ def _made(
     if module is None:
         return None
     said = f"{keep:g} of the hidden units" if way == "pruned" else "half of the layers"
-    tuned = _fine_tuned(model, module, problem, epochs, said)
+    tuned = _fine_tuned(model, module, problem, epochs, said, progress)
     return int8(_exported(tuned, path / f"{way}-onnx"), path / way)
 
 
@@ -128,7 +139,12 @@ def _trainable(model: TrainedModel) -> MultiTaskModel:
 
 
 def _fine_tuned(
-    model: TrainedModel, module: MultiTaskModel, problem: Problem, epochs: int | None, said: str
+    model: TrainedModel,
+    module: MultiTaskModel,
+    problem: Problem,
+    epochs: int | None,
+    said: str,
+    progress: bool,
 ) -> TrainedModel:
     """The module after training under the model's own balancer, at its own settings but for the epochs."""
     own: dict[str, Any] = {**problem.settings, **model.about.get("settings", {})}
@@ -138,17 +154,22 @@ def _fine_tuned(
     name, options = parse_spec(strategy)
     tasks = [task.name for task in problem.tasks]
     balancer = Balancer(name, tasks, module, **{"seed": settings.seed, **options})
-    train.fit(module, balancer, problem, settings, progress=False)
+    train.fit(module, balancer, problem, settings, progress=progress)
     change = f"{said}, fine-tuned for {settings.epochs} epochs under {strategy}"
     about = {**model.about, "changes": [*model.about.get("changes", ()), change]}
     about.pop("scores", None)
     return TrainedModel.from_problem(replace(problem, name=model.problem or problem.name), module, about)
 
 
-def _rows(models: dict[str, TrainedModel], problem: Problem, path: Path) -> list[Row]:
+def _rows(models: dict[str, TrainedModel], problem: Problem, path: Path, progress: bool) -> list[Row]:
+    from tqdm import tqdm
+
     times = latencies(models, _raw(models["pytorch"], problem))
     scores = {}
-    for name, model in models.items():
+    off = None if progress else True
+    for name, model in tqdm(
+        models.items(), desc="scores", unit="model", disable=off, delay=SOON, leave=False
+    ):
         scores[name] = quality.scores(problem.tasks, quality.outputs_of(model, problem))
     rows = []
     for name, model in models.items():
