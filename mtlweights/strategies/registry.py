@@ -52,6 +52,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "dualproj": gram.DualProj,
     "config": gram.ConFIG,
     "epo": gram.EPO,
+    "ferero": gram.FERERO,
     "pcd": gram.PCD,
     "gcs": gram.GradientCosineSimilarity,
     "gradcraft": gram.GradCraft,

@@ -7,6 +7,7 @@ from .config import ConFIG
 from .dualproj import DualProj
 from .encodec import EnCodec
 from .epo import EPO
+from .ferero import FERERO
 from .fairgrad import FairGrad
 from .gcs import GradientCosineSimilarity
 from .gradcraft import GradCraft
@@ -31,6 +32,7 @@ from .vqgan import VQGAN
 
 __all__ = [
     "EPO",
+    "FERERO",
     "IMTL",
     "IMTLG",
     "MGDA",
