@@ -187,12 +187,31 @@ def proportion():
     return 5 * found.x @ FIVE
 
 
+def conditioned(losses, limits=None):
+    """FERERO's programme in d and the maximum, by SLSQP: on the ray of equal losses, or under limits."""
+    m, n = FIVE.shape
+    losses = np.array(losses)
+    rules = [{"type": "ineq", "fun": lambda x: x[-1] - FIVE @ x[:n]}]
+    if limits is None:
+        equal = np.eye(m - 1, m) - np.eye(m)[-1]
+        rules.append({"type": "eq", "fun": lambda x: equal @ (FIVE @ x[:n] + 0.5 * losses)})
+    else:
+        held = [k for k, limit in enumerate(limits) if limit is not None]
+        above = losses[held] - np.array([limits[k] for k in held])
+        rules.append({"type": "ineq", "fun": lambda x: -0.5 * above - FIVE[held] @ x[:n]})
+    found = optimize.minimize(
+        lambda x: x[-1] + x[:n] @ x[:n] / 2, np.zeros(n + 1), constraints=rules, options={"ftol": 1e-15}
+    ).x[:n]
+    return -found / np.abs(np.linalg.lstsq(FIVE.T, found, rcond=None)[0]).sum()
+
+
 def sign_counts(rows):
     return np.sign(rows).sum(axis=0)
 
 
 SIGMOID1 = 1 / (1 + math.exp(-1))
 P2 = 1 / (1 + math.exp(-2))
+LIMITS = [1.0, None, 1.9, 2.0, None]
 
 # name, tasks, hyperparameters, what is asked, the answer, where it comes from, and its tolerance if not 2e-6
 KNOWN = [
@@ -287,6 +306,14 @@ KNOWN = [
     ("dualproj", 2, {}, on(((2, 0), (-6, 1))), (0, 0.5), "by hand: the mean less its part against g_1"),
     ("config", 2, {}, on(B), (0.5, 0.5 + 0.5 * ROOT2), "closed form for T = 2"),
     ("epo", 5, {}, on(FIVE, (3.0, 1, 1, 1, 1)), proportion, "scipy.optimize.linprog"),
+    (
+        "ferero", 5, {}, on(FIVE, (3.0, 1, 2, 1, 0.5)), lambda: conditioned((3.0, 1, 2, 1, 0.5)),
+        "the programme in d, by SLSQP", 1e-5,
+    ),
+    (
+        "ferero", 5, {"at_most": LIMITS}, on(FIVE, (3.0, 1, 2, 1, 0.5)),
+        lambda: conditioned((3.0, 1, 2, 1, 0.5), LIMITS), "the programme in d, by SLSQP", 1e-5,
+    ),
     (
         "pcd", 2, {"tau": 0.5}, on(C), (2 / math.sqrt(5), 1 / math.sqrt(5)),
         "by hand: u_1 + u_2 / 2 at length 1",

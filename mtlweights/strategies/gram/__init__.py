@@ -7,8 +7,8 @@ from .config import ConFIG
 from .dualproj import DualProj
 from .encodec import EnCodec
 from .epo import EPO
-from .ferero import FERERO
 from .fairgrad import FairGrad
+from .ferero import FERERO
 from .gcs import GradientCosineSimilarity
 from .gradcraft import GradCraft
 from .gradnorm import GradNorm
