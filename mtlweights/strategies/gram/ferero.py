@@ -12,7 +12,7 @@ from ..base import GramStrategy
 from ..hyperparameters import check_above, numbers, preference_vector, shown
 from ..solvers import along_ray, under_bounds
 
-_NONE = float("inf")  #: the limit of a task without one
+_NONE = float("nan")  #: the limit of a task without one, in the state
 
 
 class FERERO(GramStrategy):
@@ -77,7 +77,7 @@ class FERERO(GramStrategy):
 
     def weights(self, gram: np.ndarray, losses: np.ndarray, present: np.ndarray) -> np.ndarray:
         """Weights [m] whose sizes sum to 1."""
-        limit, m = self.at_most.numpy()[present], len(gram)
+        limit, m = np.nan_to_num(self.at_most.numpy()[present], nan=np.inf), len(gram)
         above = losses - limit
         if self.on_ray:
             r = self.preference.numpy()[present]
@@ -90,7 +90,7 @@ class FERERO(GramStrategy):
 
 
 def _limits(at_most: object, n_tasks: int) -> Tensor:
-    """Limits, float64 [T], inf for none; ValueError for anything else."""
+    """Limits, float64 [T], NaN for none; ValueError for anything else."""
     if at_most is None:
         return torch.full((n_tasks,), _NONE, dtype=torch.float64)
     if not isinstance(at_most, Sequence) or isinstance(at_most, str) or len(at_most) != n_tasks:
