@@ -43,14 +43,15 @@ class FERERO(GramStrategy):
         n_tasks: T.
         preference: T positive numbers r. Default: all ones, that is equal losses; none beside limits.
         at_most: T limits of the losses, None for a task without one.
-        c: > 0, how fast a condition is met, per unit of the learning rate.
+        c: > 0, how fast a condition is met, per unit of the learning rate. Adam's step does not follow the
+            length of the gradient: there take 10 to 100.
 
     Raises ValueError for a number out of range, or where no limit is given in ``at_most``.
     """
 
     paper = "Chen et al. 2024, https://arxiv.org/abs/2412.01773"
     family = "gramian"
-    space = {"c": (0.05, 5.0, "log")}  # noqa: RUF012
+    space = {"c": (0.05, 100.0, "log")}  # noqa: RUF012
     heads = "weighted"
     signed_weights = True
     scale_degree = None
