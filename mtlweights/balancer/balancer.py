@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..gradients.exchange import Exchange
 from ..gradients.functions import refuse_transforms
 from ..gradients.ranks import Ranks
 from ..gradients.shared_parameters import Shared, Sharing
@@ -158,7 +159,7 @@ class Balancer:
         weigher = Weigher(self.strategy, self._state, self.options, self.tasks, apart)
         self._steps = OptimizerSteps(self._state, window)
         parts = (weigher, self._sharing, self._ranks, window)
-        measure = Measure(*parts, self._validation, self._representation)
+        measure = Measure(*parts, self._validation, self._representation, Exchange(self._ranks))
         self._engine = Engine(measure, *parts, self._steps)
         if not self._engine.one_pass:
             keep_compiled_graphs()

@@ -113,5 +113,6 @@ class Measured:
     rows: list[Row] = field(default_factory=list)
     at: list[int] | None = None  #: places of the leaves that are measured; None: nothing new is
     whole: bool = False  #: the rows cover every leaf: ``.grad`` is made of them
+    apart: Sequence[int] = ()  #: places of the leaves whose rows are each rank's own part of them
     add: Callable[[Tensor], Tensor] | None = None  #: over ranks or shards, whose Gramians add up
     validation: tuple[Sequence[Row], Tensor | None] = ((), None)  #: rows and losses [v] of another batch

@@ -58,7 +58,7 @@ def plan(graph: Graph, n_tasks: int, params: Sequence[Tensor], all_of_them: bool
 
 def elements(weight: Tensor, uses: Sequence[Use]) -> int:
     """Elements that one task's factors take: D [N, o]."""
-    width = weight.shape[0 if uses[0].kind == "linear" else 1]
+    width, _ = widths(weight, uses[0].kind)
     return width * sum(len(use.input) for use in uses)
 
 
@@ -70,13 +70,18 @@ def _faster(weight: Tensor, uses: Sequence[Use], n_tasks: int) -> bool:
     rows = TRAFFIC * n_tasks * size
     if uses[0].kind == "embedding":
         return TRAFFIC * n * weight.shape[1] * n_tasks < rows
-    return _closed(weight, uses, n_tasks) + n * size < n_tasks * n * size + rows
+    outputs, inputs = widths(weight, uses[0].kind)
+    return _closed(n, outputs, inputs, n_tasks) + n * size < n_tasks * n * size + rows
 
 
-def _closed(weight: Tensor, uses: Sequence[Use], n_tasks: int) -> int:
+def widths(weight: Tensor, kind: str) -> tuple[int, int]:
+    """Columns of D and of A."""
+    outputs, inputs = weight.shape if kind == "linear" else reversed(weight.shape)
+    return outputs, inputs
+
+
+def _closed(n: int, outputs: int, inputs: int, n_tasks: int) -> int:
     """Multiplications of the Gramian through A A^T."""
-    n = sum(len(use.input) for use in uses)
-    outputs, inputs = weight.shape if uses[0].kind == "linear" else reversed(weight.shape)
     return n * n * (inputs + n_tasks * outputs) + n_tasks * n_tasks * n * outputs
 
 
@@ -88,14 +93,20 @@ def gramian(products: Sequence[Product | None]) -> Tensor:
     right to 1e-7 of its terms, as is the direction that is written: far more than is lost here.
     """
     first = next(p for p in products if p is not None)
-    uses, weight, m = first.uses, first.weight, len(products)
-    inputs = torch.cat([use.input for use in uses]) if len(uses) > 1 else uses[0].input
-    if not len(inputs) or not weight.numel():
-        return torch.zeros(m, m, dtype=torch.float64, device=weight.device)
-    found = [None if p is None else _outputs(p) for p in products]
-    if uses[0].kind == "embedding":
+    found = [None if p is None else outputs_of(p) for p in products]
+    return of_factors(first.uses[0].kind, found, inputs_of(first.uses))
+
+
+def of_factors(kind: str, found: Sequence[Tensor | None], inputs: Tensor) -> Tensor:
+    """`gramian` from D [N, o] of each of the m tasks, None where not reached, and A or the token ids."""
+    n, m = len(inputs), len(found)
+    outputs = next((d.shape[1] for d in found if d is not None), 0)
+    size = outputs * (1 if kind == "embedding" else inputs.shape[1])
+    if not n or not size:
+        return torch.zeros(m, m, dtype=torch.float64, device=inputs.device)
+    if kind == "embedding":
         return _of_tokens(found, inputs)
-    if _closed(weight, uses, m) < m * (m + len(inputs)) * weight.numel():
+    if _closed(n, outputs, inputs.shape[1], m) < m * (m + n) * size:
         return _of_samples(found, inputs)
     return _of_formed(found, inputs)
 
@@ -172,9 +183,14 @@ def _of_tokens(found: Sequence[Tensor | None], ids: Tensor) -> Tensor:
     return torch.stack(grams).sum(0)
 
 
-def _outputs(product: Product) -> Tensor:
+def inputs_of(uses: Sequence[Use]) -> Tensor:
+    """A, or the token ids, over all uses."""
+    return torch.cat([use.input for use in uses]) if len(uses) > 1 else uses[0].input
+
+
+def outputs_of(product: Product) -> Tensor:
     """D [N, o] over all uses, zero where not reached."""
-    width = product.weight.shape[0 if product.uses[0].kind == "linear" else 1]
+    width, _ = widths(product.weight, product.uses[0].kind)
     like = next(d for d in product.outputs if d is not None)
     parts = [
         like.new_zeros(len(use.input), width) if d is None else d.reshape(-1, width)

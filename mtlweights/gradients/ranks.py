@@ -9,7 +9,7 @@ first has told that all ranks have met the same.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .batch import Batch
 from .graph import nodes
 from .leaves import Leaves
-from .task_gradients import Row, shape, size
+from .task_gradients import Own, Row, shape, size
 
 Averaged = tuple[list[int], Tensor, Tensor]  #: m tasks present on any rank, losses [m], counts [m]
 FIRST_STEPS = 2
@@ -125,38 +125,54 @@ class Ranks:
         return anywhere, sums[0, anywhere] / total, total
 
     def mean_rows(
-        self, rows: Sequence[Row], batch: Batch, columns: Sequence[int], n_tasks: int, batches: int = 1
-    ) -> tuple[Averaged, list[Row]]:
+        self,
+        rows: Sequence[Row],
+        batch: Batch,
+        columns: Sequence[int],
+        n_tasks: int,
+        batches: int = 1,
+        apart: Collection[int] = (),
+        note: float = 0.0,
+    ) -> tuple[Averaged, list[Row], float]:
         """Average the rows over ``columns`` by count over the ranks, and agree on who reaches the leaves.
 
         A rank that lacks a task sends zeros with count 0. Rows of task i in batch b are at i + b * n_tasks.
+        Gradients in the leaves ``apart`` stay here, as `Own`.
 
         Returns:
-            The losses and counts of the tasks present on any rank, and their rows.
+            The losses and counts of the tasks present on any rank, and their rows; the sum of the ``note`` s.
         """
         leaves, inside = batch.leaves, batch.leaves.inside
         parts = [
-            _Part(leaves, columns, range(inside)),
-            _Part(leaves, columns, range(inside, len(leaves.known))),
+            _Part(leaves, columns, range(inside), apart),
+            _Part(leaves, columns, range(inside, len(leaves.known)), apart),
         ]
-        dtype = torch.float64 if any(p.dtype in WIDE for p in leaves.params) else torch.float32
-        like = torch.zeros(n_tasks * batches, 6, dtype=dtype, device=batch.values[0].device)
+        dtype = wide_enough(leaves)
+        like = torch.zeros(n_tasks * batches, 7, dtype=dtype, device=batch.values[0].device)
         for i, loss, count in zip(batch.present, batch.values, batch.counts, strict=True):
             like[i, 0], like[i, 1] = loss.detach() * count, count
-        like[:, 2:] = _signature(leaves).to(like)
+        like[:, 2:6], like[:, 6] = _signature(leaves).to(like), note
         whole = torch.cat([parts[0].pack(rows, batch, like, n_tasks, self.number), like], 1)
         dist.all_reduce(whole, group=self.group)
-        tail = whole[:, -6:]
-        self._check(tail[0, 2:])
+        tail = whole[:, -7:]
+        self._check(tail[0, 2:6])
         flats = [whole, parts[1].pack(rows, batch, like, n_tasks, self.number)]
         if parts[1].span:
             dist.all_reduce(flats[1], group=self.group)
-        anywhere = np.flatnonzero(tail[:, 1].cpu().numpy() > 0).tolist()
+        host = tail.cpu().numpy()
+        anywhere = np.flatnonzero(host[:, 1] > 0).tolist()
         found = [part.unpack(flat, tail[:, 1], anywhere) for part, flat in zip(parts, flats, strict=True)]
         masks = [mask for part in parts for mask in part.masks(n_tasks, self.number)]
         leaves.learn(masks)
         out = [[*a, *b] for a, b in zip(found[0], found[1], strict=True)]
-        return (anywhere, tail[anywhere, 0] / tail[anywhere, 1], tail[anywhere, 1]), out
+        if apart:
+            mine = dict(zip(batch.present, rows, strict=True))
+            shares = like[:, 1].cpu().double().numpy() / np.where(host[:, 1] > 0, host[:, 1], 1)
+            for i, row in zip(anywhere, out, strict=True):
+                for k, c in enumerate(columns):
+                    if c in apart and row[k]:
+                        row[k] = Own(mine[i][k] if i in mine else None, float(shares[i]))
+        return (anywhere, tail[anywhere, 0] / tail[anywhere, 1], tail[anywhere, 1]), out, float(host[0, 6])
 
     def _check(self, sums: Tensor) -> None:
         """Raise ValueError, on every rank, if the ranks' signatures differ: n sum(x^2) > sum(x)^2."""
@@ -175,16 +191,15 @@ class Ranks:
         dist.all_reduce(whole, group=self.group)
         return whole
 
-    def total(self, found: Row, leaves: Leaves) -> None:
-        """Sum gradients over the ranks in place, in one collective, where any rank was agreed to have one."""
-        columns = [k for k, tasks in enumerate(leaves.here) if tasks]
+    def total(self, found: Row, leaves: Leaves, columns: Sequence[int]) -> None:
+        """Sum gradients over the ranks in place, in one collective, in the leaves ``columns``."""
+        if not columns:
+            return
         shapes = [shape(leaves.params[k]) for k in columns]
         parts = [
             torch.zeros(s) if found[k] is None else found[k] for k, s in zip(columns, shapes, strict=True)
         ]
-        device, dtype = leaves.params[0].device, torch.float32
-        if any(p.dtype in WIDE for p in leaves.params):
-            dtype = torch.float64
+        device, dtype = leaves.params[0].device, wide_enough(leaves)
         thin = torch.tensor([float(x.is_sparse) for x in parts])
         dense = [(x.to_dense() if x.is_sparse else x).reshape(-1).to(device, dtype) for x in [*parts, thin]]
         flat = torch.cat(dense)
@@ -195,16 +210,18 @@ class Ranks:
 
 
 class _Part:
-    """The leaves ``span`` of a collective: their elements per row, then two flags for each.
+    """The leaves ``span`` of a collective: elements per row, but of those ``apart``, then two flags for each.
 
     The first is 1 where a rank has a gradient, n + 1 for n ranks where its task reaches the parameter as well
     (compiled code gives zeros where it does not); the second is 1 where the gradient is sparse.
     """
 
-    def __init__(self, leaves: Leaves, columns: Sequence[int], span: range) -> None:
-        self.leaves, self.span = leaves, span
+    def __init__(
+        self, leaves: Leaves, columns: Sequence[int], span: range, apart: Collection[int] = ()
+    ) -> None:
+        self.leaves, self.span, self.apart = leaves, span, apart
         self.at = [(k, c) for k, c in enumerate(columns) if c in span]  # place in a row, leaf
-        self.sizes = [size(leaves.params[c]) for _, c in self.at]
+        self.sizes = [0 if c in apart else size(leaves.params[c]) for _, c in self.at]
         self.flags = np.zeros((0, 2, len(span)))
 
     def pack(self, rows: Sequence[Row], batch: Batch, like: Tensor, n_tasks: int, ranks: int) -> Tensor:
@@ -215,10 +232,14 @@ class _Part:
             flags = np.zeros((2, len(self.span)))
             flags[0] = [(self.leaves.here[c] >> i % n_tasks & 1) * (ranks + 1) for c in self.span]
             for (k, c), piece in zip(self.at, whole[i, :n].split(self.sizes), strict=True):
-                gradient, row[k] = row[k], None
+                gradient = row[k]
                 if gradient is None:
                     flags[0, c - start] = 0
                     continue
+                if c in self.apart:
+                    flags[0, c - start] += 1
+                    continue
+                row[k] = None
                 flags[:, c - start] += 1, gradient.is_sparse
                 dense = gradient.to_dense() if gradient.is_sparse else gradient
                 piece.copy_(dense.reshape(-1)).mul_(count)
@@ -226,7 +247,7 @@ class _Part:
         return whole
 
     def unpack(self, whole: Tensor, counts: Tensor, anywhere: list[int]) -> list[Row]:
-        """The averaged rows of the places ``anywhere``."""
+        """The averaged rows of the places ``anywhere``; True where one stays apart."""
         n, start = sum(self.sizes), self.span.start
         self.flags = whole[:, n : n + 2 * len(self.span)].cpu().numpy().reshape(len(whole), 2, -1)
         out: list[Row] = []
@@ -234,6 +255,9 @@ class _Part:
             row: Row = []
             for (_, c), piece in zip(self.at, whole[i, :n].div_(counts[i]).split(self.sizes), strict=True):
                 here, sparse = self.flags[i, :, c - start]
+                if c in self.apart:
+                    row.append(True if here else None)
+                    continue
                 shaped = piece.view(shape(self.leaves.params[c]))
                 row.append(None if not here else shaped.to_sparse(1) if sparse else shaped)
             out.append(row)
@@ -243,6 +267,11 @@ class _Part:
         """The tasks that reach each leaf, bit i for task i."""
         places = [np.flatnonzero(self.flags[:, 0, k] > ranks) for k in range(len(self.span))]
         return [sum({1 << i % n_tasks for i in found.tolist()}) for found in places]
+
+
+def wide_enough(leaves: Leaves) -> torch.dtype:
+    """The type of what is summed over the ranks."""
+    return torch.float64 if any(p.dtype in WIDE for p in leaves.params) else torch.float32
 
 
 def _signature(leaves: Leaves) -> Tensor:

@@ -138,6 +138,15 @@ class Sharing:
         self._measured = [known[c] for c in columns]
         return columns
 
+    def unmeasured(self, leaves: Leaves, where: str) -> Callable[[int, int], bool]:
+        """(leaf, the tasks that have reached it) -> whether `measured` is sure to leave it out."""
+        if not isinstance(self.shared, str):
+            chosen = self._chosen()
+            return lambda c, tasks: id(leaves.params[c]) not in chosen
+        if where == "all" or not any(leaves.shared):
+            return lambda c, tasks: False
+        return lambda c, tasks: tasks.bit_count() < 2 or not leaves.parameters[c]
+
     @property
     def where(self) -> list[tuple[str, int]]:
         """Names and sizes of what was last measured."""

@@ -8,6 +8,7 @@ JacobianStrategy asks for it. A complex parameter is two real ones, its gradient
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,19 @@ from .factored import Product, Weight
 from .graph import Use, unhooked
 from .inner_products import BATCH, BLOCK, inner
 
-Row = list[Any]  # per parameter a Tensor, a Product, or None
+Row = list[Any]  # per parameter a Tensor, a Product, an Own, or None
+
+
+@dataclass
+class Own:
+    """One rank's own gradient, to be weighted first and added up over the ranks then.
+
+    All n rows have one in a parameter, or None, on every rank alike.
+    """
+
+    gradient: Tensor | Product | None  #: None where another rank has one
+    share: float  #: the rank's items of the task over those of all ranks
+    gram: Tensor | None = None  #: [n, n], of the averaged rows in this parameter; None where none is taken
 
 
 def rows(
@@ -98,6 +111,11 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
     short: list[list[Tensor]] = []
     for column in columns:
         gradients = [row[column] for row in rows]
+        own = next((gradient for gradient in gradients if isinstance(gradient, Own)), None)
+        if own is not None:
+            assert own.gram is not None, "a parameter is measured that was not exchanged"
+            terms.append(own.gram)
+            continue
         if any(isinstance(gradient, Product) for gradient in gradients):
             terms.append(factored.gramian(gradients))
             continue

@@ -15,7 +15,7 @@ from .factored import Product, Weight
 from .inner_products import BATCH, mix
 from .leaves import Leaves
 from .ranks import Ranks
-from .task_gradients import Row, weighted_pass
+from .task_gradients import Own, Row, weighted_pass
 
 Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
 
@@ -31,21 +31,25 @@ def from_rows(
     heads: Sequence[Weight],
     pieces: dict[int, Tensor],
     wide: bool,
+    ranks: Ranks,
+    apart: Sequence[int] = (),
 ) -> Found:
     """For every parameter its weighted rows, or its piece of a direction.
 
     ``trunk`` weighs the rows in parameters that several tasks reach, ``heads`` in those of one task;
-    ``wide`` is as in `combine`.
+    ``wide`` is as in `combine`. In the parameters ``apart`` that is this ``ranks``' own part of it.
     """
     shared = leaves.shared
     if not wide and not pieces:
         pieces = combine_alike(rows, [k for k, several in enumerate(shared) if several], trunk)
-    found: Found = []
-    for k, param in enumerate(leaves.params):
+    found: Row = []
+    for k in range(len(leaves.params)):
         part = pieces[k] if k in pieces else combine(rows, k, trunk if shared[k] else heads, wide)
-        if part is not None:
-            found.append((param, fsdp.like(param, part)))
-    return found
+        found.append(part)
+    if apart:
+        ranks.total(found, leaves, apart)
+    pairs = zip(leaves.params, found, strict=True)
+    return [(param, fsdp.like(param, part)) for param, part in pairs if part is not None]
 
 
 def by_weighted_passes(ranks: Ranks, batch: Batch, trunk: Sequence[Weight], heads: Sequence[Weight]) -> Found:
@@ -67,7 +71,7 @@ def by_weighted_passes(ranks: Ranks, batch: Batch, trunk: Sequence[Weight], head
         one_pass([value], [weight], [k for k, t in enumerate(tasks) if t == 1 << i], True)
     one_pass(batch.values, trunk, [k for k, t in enumerate(leaves.shared) if t], batch.retain_graph)
     if ranks.number > 1:
-        ranks.total(found, leaves)
+        ranks.total(found, leaves, [k for k, tasks in enumerate(leaves.here) if tasks])
     return [(param, g) for param, g in zip(params, found, strict=True) if g is not None]
 
 
@@ -83,6 +87,9 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: b
     taken = [row[column] for row in rows]
     for row in rows:
         row[column] = None
+    if any(isinstance(gradient, Own) for gradient in taken):
+        weights = [w if g is None else w * g.share for g, w in zip(taken, weights, strict=True)]
+        taken = [None if g is None else g.gradient for g in taken]
     if any(isinstance(gradient, Product) for gradient in taken):
         return factored.combine(taken, weights, wide)
     some = [(g, w) for g, w in zip(taken, weights, strict=True) if g is not None]

@@ -141,7 +141,9 @@ class Engine:
             return write_grad.by_weighted_passes(self.ranks, batch, *weights)
         pieces = {k: piece for k, piece in direction.items() if self._balanced(found.leaves, k)}
         trunk, heads = (_items(weights, len(found.rows)) for weights in step.per_row)
-        return write_grad.from_rows(found.leaves, found.rows, trunk, heads, pieces, step.wide)
+        return write_grad.from_rows(
+            found.leaves, found.rows, trunk, heads, pieces, step.wide, self.ranks, found.apart
+        )
 
     def _own(self, weights: Weights, step: Step, batch: Batch) -> list[Weight]:
         """Of the weights [m] of a step those of this rank's losses, times its share of them."""

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ...gradients import factored, fsdp, task_gradients
 from ...gradients.batch import Batch
+from ...gradients.exchange import Exchange, Plan
 from ...gradients.graph import Use
 from ...gradients.leaves import Leaves
 from ...gradients.ranks import Ranks
 from ...gradients.shared_parameters import Sharing
-from ...gradients.task_gradients import Row
+from ...gradients.task_gradients import Own, Row
 from ...strategies import GramStrategy, LossStrategy
 from ..arguments import check_replays, check_sharded
 from ..records import Measured, Step
@@ -37,6 +38,7 @@ class Measure:
     window: Window | None
     validation: Validation
     representation: Representation
+    exchange: Exchange
     #: parameter -> elements that are kept of it per task, instead of a row
     factored: dict[str, int] = field(default_factory=dict)
 
@@ -113,11 +115,10 @@ class Measure:
     def _of_all(self, batch: Batch) -> Measured | None:
         """Every task's gradient in full."""
         columns = range(len(batch.leaves.params))
-        rows = self._rows(batch, columns, batch.retain_graph)
         if self.window is None:
-            step, rows = self._average(batch, rows, columns)
-            found = Measured(step, batch.factor, batch.leaves, rows, whole=True)
+            found = self._averaged(batch, columns, batch.retain_graph, whole=True)
         else:
+            rows = self._rows(batch, columns, batch.retain_graph)
             closed = self._close(batch, rows, averaged=False)
             if closed is None:
                 return None
@@ -132,8 +133,9 @@ class Measure:
     def _of_last_layer(self, batch: Batch) -> Measured:
         """Rows over the measured layer alone."""
         columns = self._places(batch.leaves, batch.present)
-        step, rows = self._average(batch, self._rows(batch, columns, retain_graph=True), columns)
-        return Measured(step, batch.factor, batch.leaves, rows, list(range(len(columns))))
+        found = self._averaged(batch, columns, retain_graph=True, whole=False)
+        found.at = list(range(len(columns)))
+        return found
 
     def _of_features(self, batch: Batch) -> Measured:
         """Rows at the representation alone.
@@ -189,21 +191,46 @@ class Measure:
 
     # their parts ------------------------------------------------------------------------------------------
 
-    def _rows(self, batch: Batch, columns: Sequence[int], retain_graph: bool) -> list[Row]:
+    def _averaged(self, batch: Batch, columns: Sequence[int], retain_graph: bool, whole: bool) -> Measured:
+        """Losses and rows of all tasks present on any rank; gradients are made of the rows if ``whole``."""
+        leaves, n_tasks = batch.leaves, self.weigher.strategy.n_tasks
+        if not (self._factors and self.exchange.possible(batch.values[0].device)):
+            step, rows = self._average(batch, self._rows(batch, columns, retain_graph), columns)
+            return Measured(step, batch.factor, leaves, rows, whole=whole)
+        where = "shared" if self.weigher.groups is not None else self.weigher.strategy.measured_at
+        plan = self.exchange.plan(
+            batch, columns, n_tasks, self.sharing.unmeasured(leaves, where) if whole else None
+        )
+        rows = self._rows(batch, columns, retain_graph, plan)
+        averaged, rows = self.exchange.average(plan, rows, batch, columns, n_tasks)
+        apart = [c for k, c in enumerate(columns) if any(isinstance(row[k], Own) for row in rows)]
+        return Measured(Step(*averaged), batch.factor, leaves, rows, whole=whole, apart=apart)
+
+    def _rows(
+        self, batch: Batch, columns: Sequence[int], retain_graph: bool, agreed: Plan | None = None
+    ) -> list[Row]:
         """This rank's rows over ``columns``."""
         params, names = [batch.leaves.params[c] for c in columns], batch.leaves.names
-        plan = self._plan(batch, params)
+        if agreed is None:
+            plan = self._plan(batch, params)
+        else:
+            plan = {k: agreed.uses[c] for k, c in enumerate(columns) if c in agreed.uses}
         self.factored = {names[columns[k]]: factored.elements(params[k], uses) for k, uses in plan.items()}
         return task_gradients.rows(
             batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan
         )
 
-    def _plan(self, batch: Batch, params: list[Tensor]) -> dict[int, list[Use]]:
-        """The weights whose gradients can and should stay factors."""
-        strategy, walk = self.weigher.strategy, batch.leaves.graph
+    @property
+    def _factors(self) -> bool:
+        """Gradients may stay factors: a Gramian and a weighted sum of this call's rows are asked for."""
+        strategy = self.weigher.strategy
         gramian = isinstance(strategy, GramStrategy) and "validate" not in strategy.hooks()
-        local = self.window is None and self.ranks.number == 1
-        if walk is None or walk.compiled or not (gramian and local) or self.mode in ("rows", "features"):
+        return gramian and self.window is None and self.mode not in ("rows", "features")
+
+    def _plan(self, batch: Batch, params: list[Tensor]) -> dict[int, list[Use]]:
+        """The weights whose gradients can and should stay factors, on a single rank."""
+        walk = batch.leaves.graph
+        if walk is None or walk.compiled or not self._factors or self.ranks.number > 1:
             return {}
         return factored.plan(walk, len(batch.values), params, self.mode == "gramian")
 
@@ -212,7 +239,7 @@ class Measure:
         if self.ranks.number == 1:
             return _local(batch.present, batch.values, batch.counts), rows
         strategy = self.weigher.strategy
-        found, rows = self.ranks.mean_rows(rows, batch, columns, strategy.n_tasks, strategy.batches)
+        found, rows, _ = self.ranks.mean_rows(rows, batch, columns, strategy.n_tasks, strategy.batches)
         return Step(*found), rows
 
     def _close(self, batch: Batch, rows: list[Row], averaged: bool) -> Measured | None:

@@ -108,5 +108,5 @@ class Validation:
             return rows, leaves, torch.stack([v.detach().to(values[0].device) for v in values])
         batch = Batch(present, values, [1.0] * len(values), leaves, one)
         columns, n_tasks = range(len(leaves.params)), self.strategy.n_tasks
-        (_, losses, _), rows = self.ranks.mean_rows(rows, batch, columns, n_tasks)
+        (_, losses, _), rows, _ = self.ranks.mean_rows(rows, batch, columns, n_tasks)
         return rows, leaves, losses
