@@ -70,7 +70,8 @@ def _memory(engine: Engine) -> list[str]:
         lines.append(_line("Never formed per task, kept as factors", where, leaves.names, sizes))
     elif engine.measure.mode == "gramian":
         lines.append(
-            "No gradient is kept as factors: no linear layer or embedding, or several batches or ranks."
+            "No gradient is kept as factors: no linear layer or embedding, several batches, or, over "
+            "ranks, rows were less to send."
         )
     each = [kept.get(name, size) for name, size in zip(leaves.names, sizes, strict=True)]
     times, params, strategy = (

@@ -19,7 +19,8 @@ import torch.distributed as dist
 from .batch import Batch
 from .graph import Use, uses
 from .messages import KINDS, REFUSED, WORD, Leaf, Messages, Table, gather, head, sent
-from .ranks import Averaged, Ranks, wide_enough
+from .packing import wide_enough
+from .ranks import Averaged, Ranks
 from .task_gradients import Own, Row, size
 
 BACKENDS = ("gloo", "nccl")  #: that have an all-to-all of unequal parts
@@ -140,7 +141,7 @@ def _own_sizes(batch: Batch, columns: Sequence[int], n_tasks: int) -> tuple[dict
     found: dict[int, list[Use]] = {}
     if graph is not None and not graph.compiled:
         found = uses(graph, [leaves.params[c] for c in columns])
-    heads = np.zeros((1, len(columns), 4), dtype=np.int64)
+    heads = np.zeros((1, len(columns), 4), dtype=np.int32)
     for k, c in enumerate(columns):
         if leaves.here[c]:
             heads[0, k] = head(found.get(k, []), batch.values[0].device)

@@ -62,7 +62,7 @@ def gather(own: Table, ranks: int, group: Any, device: torch.device) -> Table:
     every = [torch.empty_like(mine) for _ in range(ranks)]
     dist.all_gather(every, mine, group=group)
     host, split = torch.stack(every).cpu().numpy(), own.heads.nbytes
-    heads = np.ascontiguousarray(host[:, :split]).view(np.int64).reshape(ranks, *own.heads.shape[1:])
+    heads = np.ascontiguousarray(host[:, :split]).view(np.int32).reshape(ranks, *own.heads.shape[1:])
     packed = host[:, split:].reshape(ranks, *bits.shape[1:])
     tasks = np.unpackbits(packed, axis=-1, count=own.tasks.shape[-1]).astype(bool)
     return Table(heads, tasks)
