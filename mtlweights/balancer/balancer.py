@@ -64,8 +64,8 @@ class Balancer:
         gradients: How a Gramian strategy measures. ``"rows"``: one gradient per task, T passes.
             ``"gramian"``: the same Gramian without the gradients of linear layers and embeddings, which are
             formed once, weighted: T half passes, little memory; other layers as in ``"rows"``, and all in an
-            accumulation window. ``"auto"``: of these two, layer by layer, the faster one. Under DDP both take,
-            weight by weight, what is less to send between the processes.
+            accumulation window. ``"auto"``: of these two, layer by layer, the faster one. Under DDP both
+            take, weight by weight, what is less to send between the processes.
             ``"features"``: at the shared representation, T passes through the heads and one through the
             trunk; another Gramian, which bounds the one over the parameters (MGDA-UB).
         features: The module whose output is that representation; or pass the tensor in every call.
