@@ -144,7 +144,7 @@ def stepper(how: str, case: Case, processes: int) -> Callable[[], Counts]:
     model = Model()
     wrapper = wrapped(how, model, processes)
     options = dict(case.options)
-    if "gradients" in options:
+    if options.get("gradients") == "features":
         options["features"] = model.trunk
     balancer = Balancer(case.strategy, [str(i) for i in range(TASKS)], wrapper, **options)
     optimizer = torch.optim.SGD(wrapper.parameters(), lr=0.01)
