@@ -65,13 +65,14 @@ class Understanding:
             return
         trace.epochs += [before["epochs"][k] for k in kept]
         trace.affinity += [before["affinity"][k] for k in kept]
-        for own, key in ((trace.norms, "norms"), (trace.cosines, "cosines")):
+        both: Any = {"norms": trace.norms, "cosines": trace.cosines}
+        for key, own in both.items():
             for layer, values in before[key].items():
                 own[layer] = np.array([values[k] for k in kept], dtype=float).tolist()  # None is NaN
 
     def _write(self, more: dict[str, Any]) -> Path:
         trace = self.trace
-        found = {"tasks": trace.tasks, "epochs": trace.epochs, "affinity": trace.affinity}
+        found: dict[str, Any] = {"tasks": trace.tasks, "epochs": trace.epochs, "affinity": trace.affinity}
         found |= {"norms": trace.norms, "cosines": trace.cosines, **more}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return write(self.path, json.dumps(_plain(found), ensure_ascii=False, allow_nan=False))
@@ -93,14 +94,15 @@ def words_of(model: nn.Module, problem: Problem) -> list[dict[str, Any]]:
     The sentence is the one with the most different labels among the first, or the longest, the word the
     first whose label is not the most frequent one.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for task in problem.tasks:
         sentences = [e for e in problem.splits["test"] if is_labelled(task, e) and e["input"]][:LOOKED_AT]
         short = [e for e in sentences if len(e["input"]) <= LONGEST] or sentences[:1]
         if not (task.labels and short):
             continue
         example = max(short, key=lambda e: (_several(task, e["targets"][task.name]), len(e["input"])))
-        sentence, word = example["input"], None
+        sentence = example["input"]
+        word: int | None = None
         if task.kind == "tokens":
             targets = [k if k >= 0 else -1 for k in example["targets"][task.name]]
             rare = [k for k, label in enumerate(targets) if label >= 0 and label != _most(task, problem)]

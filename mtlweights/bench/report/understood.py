@@ -87,7 +87,7 @@ def _trace(found: Mapping[str, Any]) -> Any:
     }
     affinity = np.array(found["affinity"], dtype=float)
     n, epochs = len(found["tasks"]), len(found["epochs"])
-    shapes = [(affinity, (epochs, n, n))]
+    shapes: list[tuple[Any, tuple[int, ...]]] = [(affinity, (epochs, n, n))]
     shapes += [(values, (epochs, n)) for values in by_layer["norms"].values()]
     shapes += [(values, (epochs, n, n)) for values in by_layer["cosines"].values()]
     if not (n and epochs and all(values.shape == shape for values, shape in shapes)):

@@ -35,7 +35,7 @@ def prune(model: MultiTaskModel, keep: float) -> MultiTaskModel:
         for each in model.heads.values():
             head: Any = each
             units, width = (tokens, widths[0]) if isinstance(head, TokenHead) else (pooled, widths[1])
-            told = torch.arange(width, head.output.in_features)  # by the heads before it, in a cascade
+            told = torch.arange(width or 0, head.output.in_features)  # by the heads before it, in a cascade
             head.output = _columns(head.output, torch.cat([units, told]))
     return model.around(encoder)
 
