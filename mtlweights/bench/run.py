@@ -60,12 +60,13 @@ def execute(
     spec: RunSpec,
     problem: problems.Problem,
     keep: Callable[[nn.Module], object] = lambda model: None,
+    watch: Callable[[nn.Module, problems.Problem], Callable[[train.History], None]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Build, train and score: the result's fields. ``options`` are those of `train.fit`.
 
-    ``keep`` is given the trained model. A problem without a test split, as trials of a study get it, is
-    scored on none.
+    ``keep`` is given the trained model, ``watch`` the untrained one, for an ``after_epoch``. A problem
+    without a test split, as trials of a study get it, is scored on none.
     """
     seed_everything(spec.seed)
     if spec.only is not None:
@@ -73,7 +74,8 @@ def execute(
     model = problem.build()
     balancer = make_balancer(spec.strategy, problem.tasks, model, spec.seed)
     last: dict[str, Any] = {}
-    after = partial(_after_epoch, spec, problem, model, last, options.pop("after_epoch", None))
+    then = options.pop("after_epoch", None) if watch is None else watch(model, problem)
+    after = partial(_after_epoch, spec, problem, model, last, then)
     history = train.fit(model, balancer, problem, spec.settings, after_epoch=after, **options)
     # fit leaves the best epoch's weights in the model: the test split is scored once, and on those
     outputs = _outputs(spec, problem, model)

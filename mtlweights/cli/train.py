@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from ..bench.runspec import RunSpec
     from ..problems import Problem
+    from ..train.understood import Understanding
 
 NAME = "train"
 HELP = "one run: progress bar, checkpoint, resumable"
@@ -50,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arm.add_argument("--task", metavar="NAME", help="instead of a strategy: train this one task alone")
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the run (default: runs/PROBLEM--STRATEGY--SEED)"
+    )
+    parser.add_argument(
+        "--understand",
+        action="store_true",
+        help="leave what the page draws of the model: gradients by layer and epoch, which task helps which, "
+        "what words add, states",
     )
     parser.add_argument("--trackers", nargs="+", default=(), metavar="NAME", help="tensorboard, wandb")
     columns = parser.add_argument_group(
@@ -84,17 +92,30 @@ def run(args: argparse.Namespace) -> int:
     name = _problem(args)
     folder = Path(args.out or Path("runs") / _folder_name(name, args, given.get("seed", 0)))
     processes = join()
+    if args.understand and processes.number > 1:
+        raise ValueError("--understand looks at a run of one process: leave the launcher out, or the option.")
     processes.same(lambda: runs_folder(folder))  # before any work: one that cannot be written would waste it
     problem = processes.each_machine_first(lambda: problems.load(name))
     settings = train.Settings(**{**problem.settings, **given})
     strategy = "equal" if args.strategy is None else args.strategy
     spec = RunSpec(name, strategy, args.task, settings, problems.digest(problem), code_of(strategy))
     trained: list[Any] = []
-    fields = execute(spec, problem, keep=trained.append, folder=folder, trackers=args.trackers)
+    looking: list[Understanding] = []
+    more: dict[str, Any] = {"watch": partial(_look, folder, looking)} if args.understand else {}
+    fields = execute(spec, problem, keep=trained.append, folder=folder, trackers=args.trackers, **more)
     leave()
+    for each in looking:
+        each.end(trained[0])
     if processes.first:
         _tell(spec, problem, fields, trained[0], folder)
     return 0
+
+
+def _look(folder: Path, looking: list[Understanding], model: nn.Module, problem: Problem) -> Understanding:
+    from ..train.understood import Understanding
+
+    looking.append(Understanding(model, problem, folder))
+    return looking[-1]
 
 
 def _tell(spec: RunSpec, problem: Problem, fields: dict[str, Any], model: nn.Module, folder: Path) -> None:

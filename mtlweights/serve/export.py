@@ -39,16 +39,15 @@ class Graph(nn.Module):
 
     def __init__(self, model: MultiTaskModel, names: list[str]) -> None:
         super().__init__()
-        self.names, self.tasks = names, [task.name for task in model.tasks]
-        self.encoder: Any = padded(model.encoder)
-        self.heads = model.heads
+        self.names, self.model = names, model.around(padded(model.encoder))
         if any(task.crf for task in model.tasks):
             raise ValueError("a CRF is not exported: serve the folder as it is, in PyTorch.")
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Every head's output."""
-        states = encode(self.encoder, nested(self.names, values), self.tasks)
-        return tuple(head(states[task]) for task, head in zip(self.tasks, self.heads.values(), strict=True))
+        tasks = self.model.tasks
+        states = encode(self.model.encoder, nested(self.names, values), [task.name for task in tasks])
+        return tuple(self.model.read(states, tasks, None).values())
 
 
 def export(

@@ -15,7 +15,7 @@ from ..files.atomic import prepare, replacing
 from ..files.escapes import message_of, visible
 from ..files.schemas import Each, Maybe, check
 
-FORMAT = 1
+FORMAT = 2  #: the newest that is read; what older versions know too is still written as 1
 CONFIG, WEIGHTS, VOCABULARY, CARD, GRAPH = (
     "config.json",
     "model.safetensors",
@@ -38,12 +38,15 @@ SHAPE: dict[str, Any] = {
     "encoder": dict,
     "inputs": dict,
     "about": dict,
+    "cascade?": {"order": [str], "detach": bool},
     "files": Each(str),
 }
 
 
 def write(folder: str | Path, config: dict[str, Any], files: dict[str, bytes], others: list[str]) -> Path:
     """Write the files, and last ``config.json`` with a SHA-256 of each; ``others`` are there already.
+
+    Format 2 has a cascade.
 
     A model that was in the folder is replaced: while that lasts, the folder reads as damaged.
 
@@ -55,7 +58,11 @@ def write(folder: str | Path, config: dict[str, Any], files: dict[str, bytes], o
         with replacing(path / name) as file:
             file.write(content)
     names = [*(name for name in files if name != CARD), *others]
-    whole = {"format": FORMAT, **config, "files": {name: _sha256(path / name) for name in sorted(names)}}
+    whole = {
+        "format": 2 if "cascade" in config else 1,
+        **config,
+        "files": {name: _sha256(path / name) for name in sorted(names)},
+    }
     with replacing(path / CONFIG) as file:
         file.write(json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
     for name in {WEIGHTS, VOCABULARY, GRAPH} - set(names):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..problems import Task
-from ..problems.models import MultiTaskModel
+from ..problems.models import CascadedModel, MultiTaskModel
 from . import folder as folders
 from .architecture import TRANSFORMER, describe_inputs, make_encoder, make_inputs, transformer_of
 from .card import model_card
@@ -46,6 +46,8 @@ def save(model: TrainedModel, path: Path) -> Path:
         "inputs": said,
         "about": model.about,
     }
+    if isinstance(model.runtime, Torch) and isinstance(model.module, CascadedModel):
+        config["cascade"] = {"order": [*model.module.order], "detach": model.module.detach}
     return folders.write(path, config, files, others)
 
 
@@ -86,7 +88,9 @@ def load(path: Path, config: dict[str, Any], threads: int) -> dict[str, Any]:
     if config["runtime"] == "onnx":
         runtime = Onnx(path / folders.GRAPH, threads)
     else:
-        module = MultiTaskModel(make_encoder(config["encoder"], path, tasks), tasks)
+        encoder = make_encoder(config["encoder"], path, tasks)
+        chain = config.get("cascade")
+        module = CascadedModel(encoder, tasks, **chain) if chain else MultiTaskModel(encoder, tasks)
         module.load_state_dict(_safetensors().load_file(path / folders.WEIGHTS))
         runtime = Torch(module.eval())
     kept = {key: config[key] for key in ("kind", "encoder", "problem", "about")}

@@ -15,7 +15,6 @@ from torch import nn
 from ..files.escapes import message_of
 from ..problems import Problem, Task
 from ..problems.models import (
-    CascadedModel,
     FrozenInputs,
     Joint,
     MultiTaskModel,
@@ -25,6 +24,7 @@ from ..problems.models import (
 )
 from ..problems.models.features import Feature
 from ..problems.models.heads import ClassificationHead, RegressionHead, TokenHead
+from ..problems.models.lora import without_lora
 from ..problems.models.transformer import model_folder
 from . import folder as folders
 from .answers import answers
@@ -68,31 +68,27 @@ class TrainedModel:
     ) -> TrainedModel:
         """A model that was trained on a problem, as `mtlweights.train.fit` leaves it.
 
-        Frozen features, which training reads from a cache, are computed by the model itself from here on.
+        Frozen features, which training reads from a cache, are computed by the model itself from here on, and
+        low-rank changes (``lora=``) are added to the weights they stand beside.
 
         Raises:
             ValueError: the model, its encoder, a head or the inputs are none of this package's.
         """
         if not isinstance(model, MultiTaskModel):
             raise ValueError(f"expected a MultiTaskModel, found {type(model).__name__}.")
-        if isinstance(model, CascadedModel):
-            raise ValueError("a folder holds heads that read no other head: save its state_dict yourself.")
         for task, head in zip(model.tasks, model.heads.values(), strict=True):
             if not isinstance(head, _HEADS):
                 raise ValueError(
                     f"a folder holds the heads of make_head, found {type(head).__name__} for {task.name!r}: "
                     "save its state_dict yourself."
                 )
-        if hasattr(getattr(model.encoder, "model", None), "peft_config"):
-            raise ValueError("a folder holds no LoRA of its own: save the model's state_dict yourself.")
         example = next(example for split in problem.splits.values() for example in split)
-        encoder, inputs = _live(model.encoder, problem.inputs)
+        encoder, inputs = _live(without_lora(model.encoder), problem.inputs)
         kind: Kind = "table" if isinstance(inputs, TableInputs) else "text"
         kind = "pair" if isinstance(example["input"], tuple) else kind
         said = describe_encoder(encoder)
         describe_inputs(inputs)
-        heads = dict(zip((task.name for task in model.tasks), model.heads.values(), strict=True))
-        module = model if encoder is model.encoder else MultiTaskModel(encoder, model.tasks, heads)
+        module = model if encoder is model.encoder else model.around(encoder)
         return cls(model.tasks, inputs, kind, Torch(module), said, problem.name, about or {})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Breaks the engine on purpose, one fault at a time, and shows the tests that notice.
+"""Breaks the engine, and forms of sharing, one fault at a time, and shows the tests that notice.
 
 ``python tests/breaks/break_on_purpose.py`` copies the package to a temporary folder, makes one change there,
 runs the tests named beside it and expects them to fail; the sound copy must pass first. Exit status 1 if a
@@ -239,6 +239,76 @@ BREAKS = [
         "        if least < -ROUNDING",
         "        if False and least < -ROUNDING",
         "tests/strategies/test_signs.py",
+    ),
+    Break(
+        "gates do not sum to one",
+        "problems/models/sharing/experts.py",
+        "shares = torch.softmax(gate(x), -1)",
+        "shares = torch.sigmoid(gate(x))",
+        "tests/problems/test_sharing.py -k mmoe",
+    ),
+    Break(
+        "PLE: own and shared experts swapped under the gate",
+        "problems/models/sharing/experts.py",
+        "[*own[t], *shared]",
+        "[*shared, *own[t]]",
+        "tests/problems/test_sharing.py -k ple",
+    ),
+    Break(
+        "PLE: gate of the lower level reads the bottom",
+        "problems/models/sharing/experts.py",
+        "mix(gates[self.index(t)], at[t], [",
+        "mix(gates[self.index(t)], hidden, [",
+        "tests/problems/test_sharing.py -k ple",
+    ),
+    Break(
+        "cross-stitch: rows and columns swapped behind the last layer",
+        "problems/models/sharing/stitch.py",
+        "{task: together @ rows[self.index(task)] for",
+        "{task: together @ torch.stack([*rows])[:, self.index(task)] for",
+        "tests/problems/test_sharing.py -k stitch",
+    ),
+    Break(
+        "MTAN: masks are handed on as they are",
+        "problems/models/sharing/attention.py",
+        "self.passed_on[number - 1](before)], -1)",
+        "before], -1)",
+        "tests/problems/test_sharing.py -k mtan",
+    ),
+    Break(
+        "MTAN: mask without sigmoid",
+        "problems/models/sharing/attention.py",
+        ", nn.Linear(inner, out), nn.Sigmoid())",
+        ", nn.Linear(inner, out), nn.Tanh())",
+        "tests/problems/test_sharing.py -k mtan",
+    ),
+    Break(
+        "task-dependent: private layers are the first task's",
+        "problems/models/sharing/layerwise.py",
+        'self.index(task) if k in self.said["private"] else 0',
+        "0",
+        "tests/problems/test_sharing.py -k own",
+    ),
+    Break(
+        "copies of a block are one block",
+        "problems/models/sharing/stack.py",
+        "return copy.deepcopy(self._taken[k])",
+        "return self._taken[k]",
+        "tests/problems/test_sharing.py -k copies",
+    ),
+    Break(
+        "score of the last label left out",
+        "problems/models/crf.py",
+        "torch.logsumexp(last + self.end, -1)",
+        "torch.logsumexp(last, -1)",
+        "tests/problems/test_crf.py -k likelihood",
+    ),
+    Break(
+        "backward pass with transitions from, to swapped",
+        "problems/models/crf.py",
+        "self.end, self.transitions.T, torch.amax",
+        "self.end, self.transitions, torch.amax",
+        "tests/problems/test_crf.py -k decoding",
     ),
 ]
 

@@ -115,13 +115,16 @@ def test_mtan_is_that_of_its_authors():
             x = torch.conv2d(x, layer.weight[..., None, None], layer.bias) if is_linear else layer(x)
         return x
 
+    def attended(att_i, x):
+        return torch.sigmoid(convolved([att_i[0], nn.ReLU(), att_i[2]], x))
+
     u_1_b = X[..., None, None]
     u_1_t = convolved(own.layers[0][0], u_1_b)
     u_2_b, u_2_t = u_1_t, convolved(own.layers[1][0], u_1_t)
-    a_1 = [convolved(att_i, u_1_b) * u_1_t for att_i in own.masks[0]]
+    a_1 = [attended(att_i, u_1_b) * u_1_t for att_i in own.masks[0]]
     a_1 = [convolved(own.passed_on[0], a_1_i) for a_1_i in a_1]
     seen = [torch.cat((u_2_b, a_1_i), dim=1) for a_1_i in a_1]
-    a_2_mask = [convolved(att_i, x) for x, att_i in zip(seen, own.masks[1], strict=True)]
+    a_2_mask = [attended(att_i, x) for x, att_i in zip(seen, own.masks[1], strict=True)]
     a_2 = [a_2_mask_i * u_2_t for a_2_mask_i in a_2_mask]
     for found, expected in zip(states(model).values(), a_2, strict=True):
         torch.testing.assert_close(found, expected.flatten(1))
@@ -215,7 +218,10 @@ def bilstm(form, pair=False, tasks=TEXT, layers=2):
 @pytest.mark.parametrize("form", FORMS)
 def test_padding_changes_nothing(form):
     inputs, model = bilstm(form)
-    together = model(inputs(SENTENCES)).outputs
+    batch = inputs(SENTENCES)
+    together = model(batch).outputs
+    if form not in ("agnostic", "joint"):
+        assert all(not own.tokens[~batch["mask"]].any() for own in model.encoder(batch).values())
     for row, sentence in enumerate(SENTENCES):
         alone = model(inputs([sentence])).outputs
         torch.testing.assert_close(together["pos"][row, : len(sentence)], alone["pos"][0, : len(sentence)])
@@ -257,6 +263,7 @@ def test_copies_of_a_transformers_blocks_start_from_the_pretrained_ones(form):
         torch.testing.assert_close(found.tokens, expected.tokens)
         torch.testing.assert_close(found.pooled, expected.pooled)
     assert all(isinstance(copies, Parallel) for copies in own.layers) and len(own.layers) == 2
+    assert all(len({*map(id, copies)}) == len(copies) for copies in own.layers)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +301,10 @@ def test_the_form_is_the_problems_and_no_draw_is_lost_by_trying_it():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    problem = load("breast_cancer:sharing=mmoe,experts=2,hidden=8")
+    problem = load("breast_cancer:sharing=mmoe,experts=2,hidden=8,dropout=0.4")
     assert torch.equal(torch.rand(1), expected)
     assert (problem.sharing.form, problem.sharing.options) == ("mmoe", {"experts": 2})
     alone = problem.only("radius").build()
     assert len(alone.encoder.gates) == 1 and len(alone.encoder.layers[0]) == 2
+    dropped = [part.p for part in alone.encoder.layers.modules() if isinstance(part, nn.Dropout)]
+    assert dropped == [0.4] * 2

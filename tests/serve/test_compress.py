@@ -10,7 +10,7 @@ from torch import nn
 
 from mtlweights.cli import main
 from mtlweights.problems import Task, load
-from mtlweights.problems.models import MLP, BiLSTM, MultiTaskModel, Pair, Transformer
+from mtlweights.problems.models import MLP, BiLSTM, CascadedModel, MultiTaskModel, Pair, Transformer
 from mtlweights.serve import TrainedModel
 from mtlweights.serve.architecture import describe_encoder
 from mtlweights.serve.compress.halve import halve
@@ -44,12 +44,12 @@ def bert(tmp_path):
     return Transformer(str(small.bert(tmp_path / "bert")))
 
 
-@pytest.mark.parametrize("kind", ["bilstm", "pair", "mlp", "transformer"])
+@pytest.mark.parametrize("kind", ["bilstm", "cascade", "pair", "mlp", "transformer"])
 def test_pruning_units_that_do_nothing_changes_nothing(kind, tmp_path):
     inputs, encoder = {**WORDS, "features": torch.randn(2, 3, 2, 4)}, bilstm()
     dead = [1, 4, 5]
     with torch.no_grad():
-        if kind in ("bilstm", "pair"):
+        if kind in ("bilstm", "cascade", "pair"):
             lstm_without(encoder.lstm, dead)
         if kind == "pair":
             encoder, inputs = Pair(encoder), {"a": inputs, "b": inputs}
@@ -71,6 +71,8 @@ def test_pruning_units_that_do_nothing_changes_nothing(kind, tmp_path):
                 block.intermediate.dense.weight[8:] = 0
     tasks = [TAG, CLASS] if encoder.token_dim else [CLASS]
     model = MultiTaskModel(encoder, tasks).eval()
+    if kind == "cascade":
+        model = CascadedModel(encoder, tasks, [task.name for task in tasks]).eval()
     pruned = prune(model, 0.5).eval()
     before, after = model(inputs).outputs, pruned(inputs).outputs
     for task in tasks:

@@ -72,11 +72,20 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, capsys):
     assert "pip install 'mtlweights[export]'" in capsys.readouterr().err
 
 
-def test_a_form_of_sharing_over_a_table_is_exported(tmp_path):
-    spec = f"csv:{small.table_file(tmp_path)}:classify=dear,regress=price,hidden=4,sharing=ple,levels=2"
-    problem = load(spec)
-    model = TrainedModel.from_problem(problem, problem.build())
+@pytest.mark.parametrize("form", ["table sharing=ple,levels=2", "table training=staged", "training=cascaded"])
+def test_a_form_of_sharing_over_a_table_and_a_cascade_are_exported(form, tmp_path):
+    kind, _, option = form.rpartition(" ")
+    spec = f"conll:{small.column_file(tmp_path)}:ner=1,pos=2"
+    if kind == "table":
+        spec = f"csv:{small.table_file(tmp_path)}:classify=dear,regress=price"
+    problem = load(f"{spec},hidden=4,{option}")
+    module = problem.build()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(3)  # so that what a head reads of another shows
+    model = TrainedModel.from_problem(problem, module)
     assert export.export(model, tmp_path / "out") < export.TOLERANCE
+    assert export.difference(model, TrainedModel.from_pretrained(tmp_path / "out"), 20) < export.TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,11 @@ SHARED = [("tagger", "task_dependent"), ("tagger", "ple"), ("tagger", "joint"), 
 SHARED += [("table", "cross_stitch"), ("table", "mtan"), ("transformer", "mmoe"), ("pair", "mmoe")]
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"), [*SHARED, ("frozen", "joint"), ("frozen", "ple"), ("tagger", "agnostic,crf=true")]
-)
+FROZEN = [("frozen", "joint"), ("frozen", "ple"), ("frozen", "agnostic,training=cascaded")]
+CHAINS = [("tagger", "agnostic,training=cascaded"), ("table", "agnostic,training=staged")]
+
+
+@pytest.mark.parametrize(("kind", "form"), [*SHARED, *FROZEN, *CHAINS, ("tagger", "agnostic,crf=true")])
 def test_a_folder_holds_the_form_of_sharing(kind, form, tmp_path, monkeypatch, request):
     monkeypatch.setenv("MTLWEIGHTS_CACHE", str(tmp_path / "cache"))
     if kind == "pair":
@@ -82,6 +84,35 @@ def test_a_folder_holds_the_form_of_sharing(kind, form, tmp_path, monkeypatch, r
     examples = small.EXAMPLES["table"] if kind == "table" else examples
     assert again.predict(examples) == model.predict(examples)
     assert [*again.module.state_dict()] == [*model.module.state_dict()]
+    assert getattr(again.module, "order", ()) == problem.cascade
+    assert getattr(again.module, "detach", False) == problem.staged
+    config = json.loads((tmp_path / "left" / "config.json").read_text())
+    assert config["format"] == 1 + bool(problem.cascade), "versions before cascades read the others"
+
+
+@pytest.mark.parametrize("kind", ["text", "mmoe", "pair"])
+def test_low_rank_changes_leave_as_part_of_the_weights(kind, tmp_path, request):
+    pytest.importorskip("peft")
+    if kind == "pair":
+        request.getfixturevalue("data_dir")
+    name = "sick:" if kind == "pair" else f"conll:{small.column_file(tmp_path)}:ner=1,pos=2,"
+    form = ",sharing=mmoe,experts=2" if kind == "mmoe" else ""
+    problem = load(f"{name}encoder=transformer,model={small.bert(tmp_path / 'bert')},lora=2{form}")
+    module = problem.build().eval()
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            if "lora_" in key:  # B is zero at the start
+                parameter.normal_(std=0.3)
+    model = TrainedModel.from_problem(problem, module)
+    inputs = problem.collate(problem.splits["test"][:6])["inputs"]
+    expected = module(inputs).outputs
+    for task, found in model.runtime(inputs).items():
+        torch.testing.assert_close(torch.tensor(found), expected[task].detach(), rtol=1e-4, atol=1e-5)
+    assert not any("lora_" in key for key in model.module.state_dict())
+    assert any("lora_" in key for key in module.state_dict()), "what was trained stays as it was"
+    again = TrainedModel.from_pretrained(model.save_pretrained(tmp_path / "left"))
+    examples = [example["input"] for example in problem.splits["test"][:6]]
+    assert again.predict(examples) == model.predict(examples)
 
 
 @pytest.mark.parametrize("kind", ["tagger", "table"])
@@ -161,8 +192,8 @@ def edited(folder, change):
 
 CHANGES = {
     "newer": (
-        lambda c: c.update(format=2, mtlweights="9.0"),
-        r"of format 2, written by mtlweights 9\.0; .* -U mtlweights",
+        lambda c: c.update(format=3, mtlweights="9.0"),
+        r"of format 3, written by mtlweights 9\.0; .* -U mtlweights",
     ),
     "other": (lambda c: c.pop("mtlweights"), "no model folder of mtlweights"),
     "outside": (lambda c: c["files"].update({"../x": "0"}), "outside the folder"),

@@ -1,17 +1,20 @@
 """What is measured of a model, against the same by hand, and that measuring leaves the run as it was."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 from test_extras import words
-from test_resume import outcome
+from test_resume import Stop, outcome, stopping
 from test_train import CPU, pair, toy
 
+from mtlweights import Balancer
 from mtlweights.problems.models.groups import group_of
 from mtlweights.train import fit
 from mtlweights.train.understanding import TaskTrace, attributions, project
+from mtlweights.train.understood import Understanding
 
 
 def test_a_run_is_the_same_with_a_trace():
@@ -22,6 +25,27 @@ def test_a_run_is_the_same_with_a_trace():
         after = {"after_epoch": trace} if traced else {}
         found.append(outcome(model, balancer, fit(model, balancer, problem, CPU, progress=False, **after)))
     assert found[0] == found[1] and trace.epochs == [1, 2, 3] and len(trace.affinity) == 3
+
+
+def test_a_run_that_goes_on_goes_on_with_its_trace(tmp_path):
+    pytest.importorskip("captum", reason="the extra [understand] is not installed")
+    problem = words()
+
+    def run(name, kind=Balancer):
+        model, balancer = pair(problem, "uw", kind=kind)
+        looking = Understanding(model, problem, tmp_path / name)
+        fit(model, balancer, problem, CPU, progress=False, folder=tmp_path / name, after_epoch=looking)
+        return json.loads(looking.end(model).read_text())
+
+    whole = run("whole")
+    with pytest.raises(Stop):
+        run("parts", stopping(2))
+    assert run("parts") == whole
+    assert whole["epochs"] == [1, 2, 3] and {len(rows) for rows in whole["norms"].values()} == {3}
+    assert [each["task"] for each in whole["words"]] == ["pos", "kind"]
+    assert all(len(each["values"]) == len(each["sentence"]) for each in whole["words"])
+    kinds = [("a", "b")[e["targets"]["kind"]] for e in problem.splits["test"]]
+    assert (whole["states"]["title"], whole["states"]["groups"]) == ("kind", kinds)
 
 
 def test_norms_and_cosines_are_those_of_a_layer():

@@ -53,10 +53,10 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def clipped(name: str) -> str:
+def clipped(name: str, longest: int = LONGEST) -> str:
     """A name that fits a frame."""
     name = one_line(name)
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 @contextmanager

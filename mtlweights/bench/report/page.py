@@ -26,6 +26,7 @@ from .parts import write_parts
 from .proof import proof_of
 from .study import Record, section
 from .table import NOTES, Grid, grids, summary, title
+from .understood import understood
 from .verdict_figure import verdict_figure
 
 SOON = 5.0  #: seconds before a bar is shown
@@ -57,11 +58,12 @@ def write_page(
     bar = tqdm(comparisons, desc="page", unit="problem", disable=None, delay=SOON, leave=False)
     sections = [_section(i, comparison, comparisons, costs or {}) for i, comparison in enumerate(bar)]
     across = across_problems(comparisons)
-    text = visible(render(results, title, sections, across, study, proof_of(path.parent)))
+    learnt = understood(path.parent)
+    text = visible(render(results, title, sections, across, study, proof_of(path.parent), learnt))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
-        write_parts([*sections, *across], path.parent)
+        write_parts([*sections, *across, *([] if learnt is None else [learnt])], path.parent)
     except OSError as error:
         raise OSError(f"cannot write the page to {path}: {error.strerror or error}.") from None
     return path
@@ -74,6 +76,7 @@ def render(
     across: list[dict[str, Any]],
     study: Record | None,
     proof: Mapping[str, Any] | None,
+    learnt: Mapping[str, Any] | None,
 ) -> str:
     """The page's HTML."""
     import jinja2
@@ -95,6 +98,7 @@ def render(
         sections=sections,
         across=across,
         proof=proof,
+        understood=learnt,
         counts=_counts(results),
         failed=[result for result in results if result["status"] != "ok"],
         notes=NOTES,

@@ -39,16 +39,17 @@ def write_parts(sections: Sequence[Mapping[str, Any]], folder: Path) -> None:
     for section in sections:
         start = f"{section['id']}-{slug(section['title'])}"
         figures = {
-            "verdicts": section["figure"],
+            "verdicts": section.get("figure"),
             "trade-off": section.get("trade_off"),
             "cost": section.get("cost"),
         }
         for kind in ("tuning", "curves", "weights"):
             figures |= {f"{kind}-{slug(arm)}": svg for arm, svg in section.get(kind, {}).items()}
+        figures |= {slug(caption): svg for caption, svg in section.get("figures", {}).items()}
         for name, svg in figures.items():
             if svg:
                 _write(folder / FIGURES / f"{start}-{name}.svg", _standalone(svg))
-        for number, grid in enumerate(section["grids"], 1):
+        for number, grid in enumerate(section.get("grids", ()), 1):
             stem = folder / TABLES / f"{start}-{number}-{slug(grid.caption)[:40].strip('-')}"
             _write(stem.with_name(f"{stem.name}.csv"), as_csv(grid))
             _write(stem.with_name(f"{stem.name}.md"), f"**{grid.caption}**\n\n{piped(grid)}\n")

@@ -19,33 +19,44 @@ def draw_cosines(axis: Any, trace: TaskTrace, first: int = 0, second: int = 1) -
             axis.plot(trace.epochs, line, "o-", markersize=3, label=layer)
     axis.axhline(0, color="grey", linewidth=0.5)
     axis.set(xlabel="epoch", ylabel=f"cosine of {trace.tasks[first]} and {trace.tasks[second]}")
-    axis.legend(fontsize=7)
+    _legend(axis)
 
 
 def draw_norms(axis: Any, trace: TaskTrace, layer: str) -> None:
-    """The lengths of the tasks' gradients in a layer over the epochs."""
+    """The lengths of the tasks' gradients in a layer over the epochs, on a log axis if they differ much."""
     for name, line in zip(trace.tasks, np.array(trace.norms[layer]).T, strict=True):
         axis.plot(trace.epochs, line, "o-", markersize=3, label=name)
-    axis.set(xlabel="epoch", ylabel=f"gradient norm in {layer}", yscale="log")
-    axis.legend(fontsize=7)
+    axis.set(xlabel="epoch", ylabel=f"gradient norm in {layer}")
+    known = [value for value in np.ravel(trace.norms[layer]) if value > 0]
+    if known and max(known) > 10 * min(known):
+        from matplotlib.ticker import NullFormatter
+
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")  # a page shows no formulas
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    _legend(axis)
 
 
 def draw_affinity(axis: Any, trace: TaskTrace) -> None:
     """Which task helps which: the mean over the epochs, the helping one in a row."""
     mean = np.array(trace.affinity).mean(0)
     most = float(np.abs(mean).max()) or 1.0
-    axis.imshow(mean, cmap="RdBu", vmin=-most, vmax=most)
+    axis.pcolormesh(mean, cmap="RdBu", vmin=-most, vmax=most)  # paths, where an image would need a file
     for (i, j), value in np.ndenumerate(mean):
-        axis.text(j, i, f"{value:+.4f}", ha="center", va="center", fontsize=8)
-    places = range(len(trace.tasks))
-    axis.set(xticks=places, xticklabels=trace.tasks, yticks=places, yticklabels=trace.tasks)
+        colour = "white" if abs(value) > 0.6 * most else "black"
+        axis.text(j + 0.5, i + 0.5, f"{value:+.4f}", ha="center", va="center", fontsize=8, color=colour)
+    places = np.arange(len(trace.tasks)) + 0.5
+    axis.set(xticks=places, xticklabels=trace.tasks, yticks=places, yticklabels=trace.tasks, aspect="equal")
     axis.set(xlabel="is helped", ylabel="one step on")
+    axis.grid(False)
+    axis.invert_yaxis()
 
 
 def draw_words(axis: Any, sentence: Sequence[str], values: Sequence[float], title: str) -> None:
     """What each word adds to a label."""
     colours = ["tab:blue" if value > 0 else "tab:red" for value in values]
     axis.bar(range(len(sentence)), values, color=colours)
+    axis.set_axisbelow(True)
     axis.axhline(0, color="grey", linewidth=0.5)
     axis.set_xticks(range(len(sentence)), sentence, rotation=45, ha="right", fontsize=8)
     axis.set(ylabel="adds to the logit", title=title)
@@ -57,4 +68,9 @@ def draw_states(axis: Any, points: np.ndarray, labels: Sequence[str]) -> None:
         own = points[[k for k, found in enumerate(labels) if found == label]]
         axis.plot(own[:, 0], own[:, 1], ".", markersize=4, label=label)
     axis.set(xlabel="first component", ylabel="second component")
-    axis.legend(fontsize=7)
+    _legend(axis)
+
+
+def _legend(axis: Any) -> None:
+    if axis.get_legend_handles_labels()[0]:  # a label that is empty or begins with an underscore is none
+        axis.legend(fontsize=7)

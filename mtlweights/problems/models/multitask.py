@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -73,6 +74,12 @@ class MultiTaskModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The output of each of these tasks' heads on the encoder's states for it."""
         return {t.name: self._output(t, states[t.name], (targets or {}).get(t.name)) for t in tasks}
+
+    def around(self, encoder: nn.Module) -> MultiTaskModel:
+        """The same heads, of the same class, around another encoder; nothing is copied."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "encoder": encoder}
+        return other
 
     def head(self, task: Task) -> nn.Module:
         """The head of a task."""

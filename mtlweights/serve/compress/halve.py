@@ -25,8 +25,7 @@ def halve(model: MultiTaskModel) -> MultiTaskModel | None:
     encoder = _halved(model.encoder)
     if encoder is None:
         return None
-    names = [task.name for task in model.tasks]
-    return MultiTaskModel(encoder, model.tasks, dict(zip(names, model.heads.values(), strict=True)))
+    return model.around(encoder)
 
 
 def _halved(encoder: Any) -> Any:

@@ -29,14 +29,15 @@ def prune(model: MultiTaskModel, keep: float) -> MultiTaskModel:
     if not 0 < keep < 1:
         raise ValueError(f"keep should be a share between 0 and 1, found {keep}.")
     model = copy.deepcopy(model)
-    names = [task.name for task in model.tasks]
-    heads = dict(zip(names, model.heads.values(), strict=True))
+    widths = model.encoder.token_dim, model.encoder.pooled_dim
     with torch.no_grad():
         encoder, tokens, pooled = _pruned(model.encoder, keep)
-        for head in heads.values():
-            output: Any = head.output
-            head.output = _columns(output, tokens if isinstance(head, TokenHead) else pooled)
-    return MultiTaskModel(encoder, model.tasks, heads)
+        for each in model.heads.values():
+            head: Any = each
+            units, width = (tokens, widths[0]) if isinstance(head, TokenHead) else (pooled, widths[1])
+            told = torch.arange(width or 0, head.output.in_features)  # by the heads before it, in a cascade
+            head.output = _columns(head.output, torch.cat([units, told]))
+    return model.around(encoder)
 
 
 def _pruned(encoder: Any, keep: float) -> tuple[Any, Tensor, Tensor]:

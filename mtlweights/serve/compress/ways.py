@@ -134,8 +134,7 @@ def _trainable(model: TrainedModel) -> MultiTaskModel:
         encoder = encoder.encoder
     elif isinstance(encoder, Pair) and isinstance(encoder.encoder, LiveFrozen):
         encoder = Pair(encoder.encoder.encoder)
-    heads = dict(zip((task.name for task in module.tasks), module.heads.values(), strict=True))
-    return MultiTaskModel(encoder, module.tasks, heads)
+    return module.around(encoder)
 
 
 def _fine_tuned(
@@ -148,7 +147,8 @@ def _fine_tuned(
 ) -> TrainedModel:
     """The module after training under the model's own balancer, at its own settings but for the epochs."""
     own: dict[str, Any] = {**problem.settings, **model.about.get("settings", {})}
-    own["epochs"] = epochs or max(1, own.get("epochs", 10) // 4)
+    least = len(problem.cascade) if problem.staged else 1
+    own["epochs"] = max(least, epochs or own.get("epochs", 10) // 4)
     settings = train.Settings(**own)
     strategy = model.about.get("strategy", "equal")
     name, options = parse_spec(strategy)
