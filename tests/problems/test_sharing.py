@@ -307,4 +307,4 @@ def test_the_form_is_the_problems_and_no_draw_is_lost_by_trying_it():
     alone = problem.only("radius").build()
     assert len(alone.encoder.gates) == 1 and len(alone.encoder.layers[0]) == 2
     dropped = [part.p for part in alone.encoder.layers.modules() if isinstance(part, nn.Dropout)]
-    assert dropped == [0.4] * 2
+    assert dropped == [0.4] * 2 * len(alone.encoder.layers)
