@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..files import atomic, schemas
 from ..files.escapes import visible
+from ..files.reading import read_json
 from .front import is_front
 from .selection import Choice
 
@@ -100,7 +100,7 @@ def read_costs(folder: str | Path) -> Costs:
     """
     path = Path(folder) / FILE
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         schemas.check(content, schemas.Each(_COST), "the file")
     except FileNotFoundError:
         return {}

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ..files import atomic, schemas
+from ..files.reading import read_json
 from .statistics import DESIGNS
 
 FILE = "protocol.json"
@@ -89,7 +89,7 @@ def read_protocol(folder: str | Path) -> Protocol | None:
     """
     path = Path(folder) / FILE
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..files import atomic, schemas
 from ..files.escapes import visible
+from ..files.reading import read_json
 from . import predictions
 
 SCHEMA = 2  #: 1 had no checksum, and is read as well
@@ -90,11 +91,7 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
 
 def _json(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        found = json.loads(content.decode("utf-8"))
+        found = read_json(path, LARGEST)
         json.dumps(found)  # refuses what is nested too deep for the checksum
         return found
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..files import atomic, schemas
 from ..files.escapes import visible
+from ..files.reading import read_json
 from .budget import Arm
 from .runspec import RunSpec, problem_key, spec_key
 
@@ -129,7 +130,7 @@ def read_choices(folder: str | Path) -> list[Choice]:
     """
     path = Path(folder) / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         schemas.check(content, [_CHOICE], "the file")
         found = [Choice(**{**c, **_tuples(c)}) for c in content]
         for choice in found:

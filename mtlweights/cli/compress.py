@@ -12,8 +12,10 @@ torchao is measured alone. The table has size, time, and each task's score on th
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from ..files.escapes import visible
+from .timeleft import shown
 
 NAME = "compress"
 HELP = "smaller and faster: int8, pruned, fewer layers, and what that costs"
@@ -49,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if spec is None:
         raise ValueError("the model does not say what it was trained on: give --problem SPEC.")
     out = args.out or f"{args.model.rstrip('/')}-small"
+    say = partial(print, flush=True)
     how = {"keep": args.keep, "epochs": args.epochs}
-    say = lambda line: print(visible(line), flush=True)  # noqa: E731
-    rows = compress(model, problems.load(spec), out, args.ways or WAYS, say=say, progress=True, **how)
+    rows = compress(model, problems.load(spec), out, args.ways or WAYS, say=say, shown=shown, **how)
     print(
         f"{visible(text_table(rows))}\n\nin brackets: difference from pytorch, 95 % interval\nfolders: {out}"
     )

@@ -10,6 +10,7 @@ with PyTorch on 200 random examples before anything is written.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 NAME = "export"
@@ -31,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or f"{args.model.rstrip('/')}-onnx"
     if Path(out).resolve() == Path(args.model).resolve():
         raise ValueError(f"--out is the model's own folder {out}: choose another one.")
-    say = lambda line: print(line, flush=True)  # noqa: E731
-    off = export(TrainedModel.from_pretrained(args.model), out, say=say)
+    off = export(TrainedModel.from_pretrained(args.model), out, say=partial(print, flush=True))
     print(f"model: {out}\nlargest difference from PyTorch on {CHECKED} examples: {off:.2g}")
     return 0

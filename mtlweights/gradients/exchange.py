@@ -160,8 +160,9 @@ def choose(
     """
     leaves, plan, saved = batch.leaves, Plan(), 0.0
     n_ranks, _, n_tasks = table.tasks.shape
+    word = wide_enough(leaves).itemsize
     for k, c in enumerate(columns):
-        row = 2 * size(leaves.params[c]) * wide_enough(leaves).itemsize
+        row = 2 * size(leaves.params[c]) * word
         reached = sum(1 << i for i in np.flatnonzero(table.tasks[:, k].any(0)).tolist())
         if not reached or (unmeasured is not None and unmeasured(c, leaves.known[c].tasks | reached)):
             plan.alone.append(c)

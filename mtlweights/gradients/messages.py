@@ -122,8 +122,10 @@ class Messages:
             parts = []
             for tensors, here in zip(received, places, strict=True):
                 d = tensors[1 + 2 * k]
-                blank = d.new_zeros(d.shape[1:], dtype=torch.float64)
-                parts.append(d[here.index(i)].double() * tensors[0][i] if i in here else blank)
+                if i in here:
+                    parts.append(d[here.index(i)].double() * tensors[0][i])
+                else:
+                    parts.append(d.new_zeros(d.shape[1:], dtype=torch.float64))
             found.append(torch.cat(parts) if any(i in here for here in places) else None)
         return factored.of_factors(leaf.kind, found, inputs)
 

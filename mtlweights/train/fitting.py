@@ -14,7 +14,7 @@ from torch import nn
 from . import checkpoint, sharding
 from .history import History
 from .loop import Loop
-from .preparing import forward_kept, fresh_accelerate, training_kept
+from .preparing import Place, forward_kept, fresh_accelerate, training_kept
 from .processes import Processes, join, partners_watched
 from .scoring import check_split, is_labelled, labelled, modes_kept
 from .settings import Settings, one_of, resolve_device
@@ -87,7 +87,8 @@ def fit(
         path = None if folder is None else _held(stack, processes, folder)
         for around in (fresh_accelerate(), modes_kept(model), forward_kept(model), training_kept(model)):
             stack.enter_context(around)
-        loop = Loop(model, balancer, problem, settings, device, path, trackers, processes, sharded)
+        place = Place(device, path, trackers, processes, sharded)
+        loop = Loop(model, balancer, problem, settings, place)
         try:
             return loop.run(progress, after_epoch)
         finally:

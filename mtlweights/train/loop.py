@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from . import batches, checkpoint, sharding
 from .extras import Extras
 from .history import History, Mean, over
 from .order import order_of
-from .processes import Processes
+from .preparing import Place
 from .restoring import resume, state_of
 from .scoring import evaluate
 from .settings import Settings
@@ -43,14 +42,10 @@ class Loop:
         balancer: Balancer,
         problem: Problem,
         settings: Settings,
-        device: torch.device,
-        path: Path | None,
-        trackers: Sequence[str],
-        processes: Processes,
-        sharded: bool,
+        place: Place,
     ) -> None:
-        self.balancer, self.problem, self.settings, self.path = balancer, problem, settings, path
-        self.processes = processes
+        self.balancer, self.problem, self.settings = balancer, problem, settings
+        self.path, self.processes = place.path, place.processes
         balancer._reminders.fed("end_epoch")  # after every epoch, however long
         balancer._finished.watched = settings.stop == "all"
         self.history, self.best = History(), dict[str, Any]()
@@ -61,17 +56,16 @@ class Loop:
         self.stages = self._staged() if problem.staged else None
         self.order = order_of(problem, settings, self.shuffle)
         self.extras = Extras(model, problem, settings)
-        self.extras.check(processes.number, sharded)
+        self.extras.check(self.processes.number, place.sharded)
         loader = self._batches()
         self.sampler = loader.batch_sampler
         lacks = settings.stop == "all" or self.order is not None
-        run = (device, path, trackers, processes, sharded)
-        self.updates = Updates(model, balancer, problem, settings, self.extras, loader, lacks, *run)
+        self.updates = Updates(model, balancer, problem, settings, self.extras, loader, lacks, place)
         self.accelerator = self.updates.accelerator
         self.identity = self._identity()
         config = {name: str(value) for name, value in self.identity.items()}
-        place = {} if path is None else {"dir": str(path.parent)}
-        self.accelerator.init_trackers("mtlweights", config, {"wandb": place})
+        wandb = {} if self.path is None else {"dir": str(self.path.parent)}
+        self.accelerator.init_trackers("mtlweights", config, {"wandb": wandb})
 
     def _staged(self) -> Stages:
         stages = Stages(self.problem, self.settings.epochs)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..gradients import graph
 from . import sharding
+from .processes import Processes
 from .scoring import is_labelled, labelled, modes_kept, to_device
 from .settings import Settings
 
@@ -21,13 +22,20 @@ if TYPE_CHECKING:
 _FORWARD = ("forward", "_original_forward")
 
 
+class Place(NamedTuple):
+    """Where a run runs, and what it leaves."""
+
+    device: torch.device
+    path: Path | None  #: of the checkpoint
+    trackers: Sequence[str]
+    processes: Processes
+    sharded: bool  #: by FSDP2
+
+
 def accelerator(
     settings: Settings,
     window: int,
-    device: torch.device,
-    sharded: bool,
-    path: Path | None,
-    trackers: Sequence[str],
+    place: Place,
     partial: bool,
 ) -> Any:
     """An Accelerator for windows of so many batches; DDP's, or FSDP2's where ``sharded``.
@@ -38,14 +46,14 @@ def accelerator(
     from accelerate.utils import GradientAccumulationPlugin
 
     found = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="no" if sharded else settings.precision,
+        cpu=place.device.type == "cpu",
+        mixed_precision="no" if place.sharded else settings.precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(window),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=partial)],
-        log_with=list(trackers) or None,
-        project_dir=None if path is None else path.parent,
+        log_with=list(place.trackers) or None,
+        project_dir=None if place.path is None else place.path.parent,
     )
-    if sharded:
+    if place.sharded:
         sharding.prepare(found)
     return found
 

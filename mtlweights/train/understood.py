@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from ..files.atomic import write
+from ..files.reading import read_json
 from ..problems.models import BiLSTM
 from .scoring import is_labelled, labelled
 from .understanding import TaskTrace, attributions, project
@@ -81,7 +82,7 @@ class Understanding:
 def _read(path: Path) -> dict[str, Any] | None:
     """What an earlier part of the run has left; None if that is nothing that can be read."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return None
     known = isinstance(found, dict) and {"tasks", "epochs", "affinity", "norms", "cosines"} <= found.keys()
@@ -105,7 +106,8 @@ def words_of(model: nn.Module, problem: Problem) -> list[dict[str, Any]]:
         word: int | None = None
         if task.kind == "tokens":
             targets = [k if k >= 0 else -1 for k in example["targets"][task.name]]
-            rare = [k for k, label in enumerate(targets) if label >= 0 and label != _most(task, problem)]
+            most = _most(task, problem)
+            rare = [k for k, label in enumerate(targets) if label >= 0 and label != most]
             word = (rare or [0])[0]
         label, values = attributions(model, problem, sentence, task.name, word)
         found.append(
@@ -129,20 +131,20 @@ def _groups(problem: Problem, rows: list[Any]) -> tuple[str, list[str]]:
     for kind in ("classification", "tokens", "regression"):
         for task in (task for task in problem.tasks if task.kind == kind):
             given = [e["targets"].get(task.name) if is_labelled(task, e) else None for e in rows]
-            groups = [_group(task, value, problem) for value in given]
+            most = _most(task, problem) if kind == "tokens" else -1
+            groups = [_group(task, value, most) for value in given]
             if len(set(groups)) > 1:
                 return task.name, groups
     return "", [""] * len(rows)
 
 
-def _group(task: Task, value: Any, problem: Problem) -> str:
+def _group(task: Task, value: Any, most: int) -> str:
     if value is None:
         return "unlabelled"
     if task.kind == "classification":
         return task.labels[int(value)]
     if task.kind == "regression":
         return f"above {task.mean:.4g}" if value > task.mean else f"to {task.mean:.4g}"
-    most = _most(task, problem)
     return f"{task.labels[most]} alone" if {k for k in value if k >= 0} <= {most} else "others too"
 
 

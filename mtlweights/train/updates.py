@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from . import batches, preparing, sharding
 from .extras import Extras
 from .history import Mean
-from .processes import Processes
+from .preparing import Place
 from .scoring import to_device
 from .settings import Settings
 
@@ -41,16 +40,12 @@ class Updates:
         extras: Extras,
         loader: Any,
         lacks: bool,
-        device: torch.device,
-        path: Path | None,
-        trackers: Sequence[str],
-        processes: Processes,
-        sharded: bool,
+        place: Place,
     ) -> None:
         from accelerate.data_loader import prepare_data_loader
 
         self.inner, self.balancer, self.settings, self.extras = model, balancer, settings, extras
-        self.sharded, self.number, self.lr = sharded, 0, 0.0
+        self.sharded, self.number, self.lr = place.sharded, 0, 0.0
         self.moved = False  #: there was a backward in this step
         self.held_out = batches.HeldOut(problem, settings.batch_size)
         self.window = settings.accumulate * balancer.strategy.batches * extras.views
@@ -59,13 +54,12 @@ class Updates:
         adamw = torch.optim.AdamW(parameters, settings.lr, weight_decay=settings.weight_decay)
         # made before prepare(): it wraps the optimizer's `step`, and a GradScaler keeps the one it finds then
         self.schedule = torch.optim.lr_scheduler.LambdaLR(adamw, self._rate)
-        reduces = processes.number > 1 and not sharded and balancer._engine.one_pass  # DDP, in its backward
+        several = place.processes.number > 1
+        reduces = several and not place.sharded and balancer._engine.one_pass  # DDP, in its backward
         unreached = reduces and (lacks or preparing.leaves_out(model, problem))
-        self.accelerator = preparing.accelerator(
-            settings, self.window, device, sharded, path, trackers, unreached
-        )
-        if sharded and settings.precision == "bf16":
-            preparing.cast(model, device)
+        self.accelerator = preparing.accelerator(settings, self.window, place, unreached)
+        if place.sharded and settings.precision == "bf16":
+            preparing.cast(model, place.device)
         self.model, self.optimizer = self.accelerator.prepare(model, adamw)
         # the share of a process is settled: what prepare() would deal out again, or twice, it must not see
         self.loader = prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...files import schemas
+from ...files.reading import read_json
 
 FILE = "proof.json"
 LARGEST = 1 << 20  #: bytes
@@ -24,9 +24,7 @@ def proof_of(folder: Path) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path, LARGEST)
         schemas.check(found, {"tables": [_TABLE]}, "the file")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} holds no figures of benchmarks/proof: {error}") from None

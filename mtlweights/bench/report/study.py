@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from ...files.reading import read_json
 from .drawing import inline
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def read_study(folder: str | Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path, LARGEST)
         missing = {"name", "of", "tasks", "best", "fresh", "optimism", "trials"} - found.keys()
         if missing:
             raise ValueError(f"it lacks {min(missing)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import combinations
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...files import schemas
+from ...files.reading import read_json
 from ...files.schemas import NUMBER, Each, Maybe
 from ...train.understood import FILE
 from . import understanding as draw
@@ -42,9 +42,7 @@ def understood(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path, LARGEST)
         schemas.check(found, SHAPE, "the file")
         figures = _figures(found)
     except (ValueError, IndexError, RecursionError) as error:

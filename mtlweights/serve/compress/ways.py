@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ _LACKS = {
     "torchao": "the package torchao is not installed",
     "half": "the trunk has one layer alone",
 }
-SOON = 5.0  #: seconds within which nobody asks how long it takes
+
+Shown = Callable[[Iterable[str], int, str], Iterable[str]]
 
 
 def compress(
@@ -41,7 +42,7 @@ def compress(
     keep: float = 0.5,
     epochs: int | None = None,
     say: Callable[[str], None] = lambda line: None,
-    progress: bool = False,
+    shown: Shown | None = None,
 ) -> list[Row]:
     """Write a folder for each way into ``folder``, and the table of all as ``README.md`` and ``table.json``.
 
@@ -53,7 +54,8 @@ def compress(
     Args:
         problem: what it was trained on; its test split is scored.
         say: is told what is done next.
-        progress: show bars with the time left of fine-tuning and of scoring, on a terminal.
+        shown: makes a bar of what is gone through, from items, their number and their unit, and has
+            fine-tuning show its own.
 
     Raises:
         ValueError: the problem is not the model's, an unknown way, or nothing that a way knows.
@@ -67,13 +69,13 @@ def compress(
     for way in WAYS:
         if way in ways or (way == "onnx" and "int8" in ways):
             say(f"{way} ...")
-            found = _made(way, model, problem, models, path, keep, epochs, progress)
+            found = _made(way, model, problem, models, path, keep, epochs, shown is not None)
             if found is None:
                 say(f"{way} is left out: {_LACKS[way]}")
             else:
                 models[way] = found
     say("scores and times ...")
-    rows = _rows(models, problem, path, progress)
+    rows = _rows(models, problem, path, shown)
     note = f"{model.problem}, test split; {', '.join(task.name for task in model.tasks)}."
     with replacing(path / "README.md") as file:
         file.write(markdown_table(rows, note).encode())
@@ -161,16 +163,12 @@ def _fine_tuned(
     return TrainedModel.from_problem(replace(problem, name=model.problem or problem.name), module, about)
 
 
-def _rows(models: dict[str, TrainedModel], problem: Problem, path: Path, progress: bool) -> list[Row]:
-    from tqdm import tqdm
-
+def _rows(models: dict[str, TrainedModel], problem: Problem, path: Path, shown: Shown | None) -> list[Row]:
     times = latencies(models, _raw(models["pytorch"], problem))
-    scores = {}
-    off = None if progress else True
-    for name, model in tqdm(
-        models.items(), desc="scores", unit="model", disable=off, delay=SOON, leave=False
-    ):
-        scores[name] = quality.scores(problem.tasks, quality.outputs_of(model, problem))
+    names = models if shown is None else shown(models, len(models), "model")
+    scores = {
+        name: quality.scores(problem.tasks, quality.outputs_of(models[name], problem)) for name in names
+    }
     rows = []
     for name, model in models.items():
         found = quality.qualities(scores[name], scores["pytorch"])
