@@ -32,7 +32,7 @@ CORE += ["strategies/solvers", "strategies/test_hyperparameters.py", "balancer/t
 CORE += ["balancer/test_advise.py", "gradients/test_inner_products.py", "testing/test_testing.py"]
 OF_EXTRA = {
     "tune": ["bench/tune/test_space.py", "bench/tune/test_study.py"],
-    "bench": ["bench/test_statistics.py"],
+    "bench": ["bench/test_statistics.py", "problems/test_models.py", "integrations/test_huggingface.py"],
 }
 SHOWN = ("torch", "numpy", "scipy", "transformers", "optuna")
 
@@ -95,7 +95,10 @@ def check(python: str, wheel: Path, pins: list[str], extras: list[str]) -> tuple
         versions = run([own, "-c", code], cwd=place).stdout.strip()
         done = run([own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], cwd=place, check=False)
         last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-160:]])[-1]
-        return versions, ("ok: " if done.returncode == 0 else "failed: ") + last
+        if done.returncode:
+            print(done.stdout, file=sys.stderr)
+            return versions, ", ".join(["failed: " + last, *re.findall(r"^FAILED (\S+)", done.stdout, re.M)])
+        return versions, "ok: " + last
 
 
 def run(command: list[str], cwd: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,8 @@
   mtlweights new-strategy my_rule --kind loss --out work/my_rule
 
 What is written works as it stands, with a rule of one line to be replaced by yours. In the folder:
-`mtlweights test my_rule.py`, `pytest`, and `pip install -e .`, after which `my_rule` is a known name.
+`mtlweights test my_rule.py`, `pytest`, and `pip install -e .`, after which `my_rule` is a known name;
+`pip wheel --no-deps -w dist .` makes a wheel that gives it to others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from importlib import resources
 from pathlib import Path
 
+from .. import __version__
 from ..files.atomic import write
 from ..strategies import names
 from ..strategies.registry import ALIASES
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out or name)
     folder.mkdir(parents=True)  # FileExistsError: nothing is written over
     values = {"NAME": name, "CLASS": "".join(part.title() for part in name.split("_"))}
+    values["VERSION"] = __version__
     templates = resources.files(__package__) / "template"
     for source, target in _FILES.items():
         source = f"{args.kind}.py.txt" if source.startswith("strategy") else source

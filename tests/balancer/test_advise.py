@@ -1,7 +1,6 @@
 """Advice: what is measured in a loop is right and touches nothing, and the rule is the one that is stated."""
 
 import copy
-import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from torch import nn
 
 from mtlweights import Balancer
 from mtlweights.balancer.advice import Advice, advise
-from mtlweights.cli import main
 from tests.toys import batch, losses_of, names, toy
 
 
@@ -135,18 +133,3 @@ def test_the_report_says_what_is_uncertain():
     assert "fewer than 20" in str(replace(PLAIN, steps=19))
     assert "Of b a batch's gradient is mostly noise" in str(replace(PLAIN, noise={"a": 10.0, "b": 11.0}))
     assert advise(["a"], [{"losses": [1.0], "gram": [[4.0]], "ahead": {}, "present": [0]}], {}).apart == 1.0
-
-
-def test_the_command(capsys):
-    assert main(["advise", "breast_cancer", "--steps", "7", "--json", "--lr", "1e-3"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (
-        found["steps"] == 7
-        and len(found["strategies"]) == 3
-        and found["norms"].keys() == {"diagnosis", "radius"}
-    )
-    assert main(["advise", "breast_cancer", "--steps", "3"]) == 0
-    assert "fewer than 20 tell little" in capsys.readouterr().out
-    assert main(["advise", "breast_cancer", "--steps", "0"]) == 2
-    assert main(["advise", "breast_cancre"]) == 2
-    assert capsys.readouterr().err.count("\n") == 2

@@ -1,4 +1,4 @@
-"""The commands that only tell: list, show, cite, doctor, completion."""
+"""The commands that only tell: list, show, cite, advise, doctor, completion."""
 
 import json
 import re
@@ -185,3 +185,18 @@ def test_a_bar_only_where_there_is_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert list(timeleft.shown("ab", 2, "letter")) == ["a", "b"]
     assert "/2 [" in capsys.readouterr().err
+
+
+def test_advice_of_a_problem(capsys):
+    assert main(["advise", "breast_cancer", "--steps", "7", "--json", "--lr", "1e-3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (
+        found["steps"] == 7
+        and len(found["strategies"]) == 3
+        and found["norms"].keys() == {"diagnosis", "radius"}
+    )
+    assert main(["advise", "breast_cancer", "--steps", "3"]) == 0
+    assert "fewer than 20 tell little" in capsys.readouterr().out
+    assert main(["advise", "breast_cancer", "--steps", "0"]) == 2
+    assert main(["advise", "breast_cancre"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2

@@ -1,15 +1,18 @@
 """The folder that mtlweights new-strategy writes: its tests pass, and its package gives the name."""
 
+import os
 import subprocess
 import sys
-from importlib import metadata
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from mtlweights import __version__
 from mtlweights.cli import main
 from mtlweights.strategies import base, get
 from mtlweights.testing import CHECKS, check
+from tests.tiny import ROOT
 
 KINDS = {"loss": base.LossStrategy, "gram": base.GramStrategy, "jacobian": base.JacobianStrategy}
 
@@ -29,7 +32,7 @@ def test_the_class_keeps_the_contract(kind, tmp_path, monkeypatch, capsys):
     assert not any("@" in path.read_text() for path in Path(f"my_{kind}").glob("*.toml"))
 
 
-def test_its_own_tests_run_and_the_entry_point_is_right(tmp_path):
+def test_its_own_tests_run(tmp_path):
     assert main(["new-strategy", "my_rule", "--out", str(tmp_path / "there")]) == 0
     command = [
         sys.executable,
@@ -43,10 +46,30 @@ def test_its_own_tests_run_and_the_entry_point_is_right(tmp_path):
     ]
     done = subprocess.run(command, cwd=tmp_path / "there", capture_output=True, text=True)
     assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
-    text = (tmp_path / "there" / "pyproject.toml").read_text()
-    group, line = text.partition("[project.entry-points.")[2].splitlines()[:2]
-    point = metadata.EntryPoint(*line.replace('"', "").split(" = "), group.strip('"]'))
-    assert (point.name, point.group, point.attr) == ("my_rule", "mtlweights.strategies", "MyRule")
+
+
+def test_its_wheel_brings_the_name(tmp_path):
+    assert main(["new-strategy", "my_rule", "--out", str(tmp_path / "there")]) == 0
+    code = f"from setuptools import build_meta as b; print(b.build_wheel({str(tmp_path)!r}))"
+    built = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "there", capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    with zipfile.ZipFile(tmp_path / built.stdout.split()[-1]) as wheel:
+        wheel.extractall(tmp_path / "installed")
+    metadata = next((tmp_path / "installed").glob("*.dist-info/METADATA")).read_text()
+    assert f"Requires-Dist: mtlweights>={__version__}\n" in metadata and "# my_rule\n" in metadata
+    code = (
+        "import mtlweights as m, torch; b = m.Balancer('my_rule', ['a'], torch.nn.Linear(1, 1), power=0.5)\n"
+    )
+    code += "from mtlweights.strategies.catalogue import strategies as known\n"
+    code += "print(type(b.strategy).__name__, 'my_rule' in {row['name'] for row in known()})"
+    paths = os.pathsep.join([str(tmp_path / "installed"), str(ROOT)])
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
+    )
+    assert done.stdout == "MyRule True\n", done.stderr
 
 
 @pytest.mark.parametrize(
