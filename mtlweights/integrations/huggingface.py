@@ -101,7 +101,8 @@ class MultiTaskTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in the Trainer; makes the balancer if there is none for this model, and attaches it."""
-        optimizer = super().create_optimizer(model)
+        # transformers 4 takes no model
+        optimizer = super().create_optimizer(*([] if model is None else [model]))
         inner = getattr(optimizer, "optimizer", optimizer)
         if inner is not self._optimizer:
             self._optimizer = inner

@@ -193,3 +193,10 @@ def test_feeding_a_bilstm(cache):
         assert torch.allclose(alone.pooled[0], together.pooled[row], atol=1e-5)
     together.pooled.sum().backward()
     assert encoder.mix.weights.grad.abs().sum() > 0, "the mix of layers is learned"
+
+
+def test_pretrained_names(monkeypatch):
+    assert pretrained("bert-base-cased") == "bert-base-cased"
+    assert pretrained("minilm").endswith("model")
+    monkeypatch.setattr("mtlweights.problems.models.transformer.find_spec", lambda name: None)
+    assert pretrained("minilm") == "sentence-transformers/all-MiniLM-L6-v2"

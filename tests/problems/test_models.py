@@ -18,7 +18,6 @@ from mtlweights.problems.models import (
     Transformer,
     WordInputs,
     make_head,
-    pretrained,
 )
 from mtlweights.problems.models.transformer import load_model
 
@@ -362,10 +361,3 @@ def test_bad_models(encoder, tasks, heads, message):
 def test_a_target_for_no_task_is_refused():
     with pytest.raises(ValueError, match=r"'knd'.*'kind'"):
         MultiTaskModel(MLP(2), [KIND])({"x": torch.randn(1, 2)}, {"knd": torch.tensor([1])})
-
-
-def test_pretrained_names(monkeypatch):
-    assert pretrained("bert-base-cased") == "bert-base-cased"
-    assert pretrained("minilm").endswith("model")
-    monkeypatch.setattr("mtlweights.problems.models.transformer.find_spec", lambda name: None)
-    assert pretrained("minilm") == "sentence-transformers/all-MiniLM-L6-v2"
