@@ -2,24 +2,27 @@
 
     python benchmarks/advise/run.py benchmarks/results/real FOLDER ... --json benchmarks/advise/results.json
 
-For every problem of the results folders: the advice after 50 steps with equal weights, and the mean change of
-every arm in points of per cent of single-task training, over the seeds that judge it. The winner is the arm
-with the largest; single-task training is no strategy, and random weights are no advice. ``regret`` is what
-the best of the three, or equal weights, lacks of the winner. Writes ``results.md`` beside this file.
+For every problem of the results folders: the advice after 50 steps with equal weights, and the mean change
+of every arm in points of per cent of single-task training, over the seeds that judge it, as the report has
+it. The winner is the arm with the largest; single-task training is no strategy, and random weights are no
+advice. ``verdict`` is the report's on the winner against equal weights, ``regret`` what the best of the
+three, or equal weights, lacks of the winner. Writes ``results.md`` beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
 from math import comb
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from mtlweights import problems
-from mtlweights.bench.results import read_results
+from mtlweights.bench import read_protocol, read_results
+from mtlweights.bench.report.comparison import Comparison, compare
+from mtlweights.bench.report.inference import DELTA
+from mtlweights.bench.selection import labelled, read_choices
 from mtlweights.cli.advise import look
 from mtlweights.specs import parse_spec
 from mtlweights.train import Settings
@@ -29,43 +32,29 @@ STEPS = 50
 NO_ADVICE = ("single", "random")
 
 
-def gains(results: list[dict[str, Any]]) -> dict[str, float]:
+def gains(comparison: Comparison) -> dict[str, float]:
     """Arm -> mean over tasks and seeds of the first metric's change against single-task training, in %."""
-    scored = [result for result in results if result["status"] == "ok" and result["test"]]
-    single: dict[str, list[float]] = defaultdict(list)
-    for result in scored:
-        if result["only"]:
-            single[result["only"]].append(first(result, result["only"]))
-    arms: dict[str, list[float]] = defaultdict(list)
-    for result in scored:
-        if result["only"] is None:
-            bases = {task: fmean(single[task]) for task in result["tasks"]}
-            changes = [100 * (first(result, task) - base) / abs(base) for task, base in bases.items()]
-            arms[parse_spec(result["strategy"])[0]].append(fmean(changes))
-    return {arm: fmean(values) for arm, values in arms.items()}
+    return {
+        parse_spec(row.arm)[0]: row.delta.mean
+        for row in comparison.rows
+        if row.delta is not None and parse_spec(row.arm)[0] not in NO_ADVICE
+    }
 
 
-def first(result: dict[str, Any], task: str) -> float:
-    """A task's first metric on the test split, higher better."""
-    about = result["tasks"][task]
-    metric = about["metrics"][0]
-    return result["test"][task][metric] * (1 if about["higher_is_better"][metric] else -1)
-
-
-def row(problem: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+def row(comparison: Comparison) -> dict[str, Any]:
     """The advice on a problem beside what its arms came to."""
-    loaded = problems.load(problem)
-    run = next(result for result in results if result["strategy"] == "equal" and not result["only"])
+    loaded = problems.load(comparison.problem)
+    run = comparison.of("equal")[0]
     own = {key: run["settings"][key] for key in ("batch_size", "clip", "weight_decay")}
     advice = look(loaded, Settings(**{**loaded.settings, **own}), STEPS)
-    found = gains(results)
-    arms = {arm: value for arm, value in found.items() if arm not in NO_ADVICE}
+    arms = gains(comparison)
     winner = max(arms, key=arms.__getitem__)
+    verdict = comparison.verdict(winner, "equal", DELTA)
     # where equal weights are enough, they are the advice, and first of the three
     held = [name for name in advice.strategies if name in arms]
     best = max(arms[name] for name in {*held, "equal"})
     return {
-        "problem": problem,
+        "problem": comparison.problem,
         "finding": advice.finding,
         "apart": advice.apart,
         "cosine": min(advice.cosines.values(), default=None),
@@ -73,6 +62,7 @@ def row(problem: str, results: list[dict[str, Any]]) -> dict[str, Any]:
         "costs": advice.costs,
         "arms": arms,
         "winner": winner,
+        "verdict": verdict.verdict if verdict else "",
         "held": winner in held,
         "regret": arms[winner] - best,
         "equal_regret": arms[winner] - arms["equal"],
@@ -89,10 +79,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     n = len(rows)
     held, blind = sum(found["held"] for found in rows), sum(found["chance"] for found in rows)
-    lines = [
-        "| problem | norms apart | cosine | finding | the three | winner of | held | regret | of equal |",
-        "|---|---:|---:|---|---|---|---|---:|---:|",
-    ]
+    heads = ["problem", "norms apart", "cosine", "finding", "the three", "winner of", "against equal"]
+    heads += ["held", "regret", "of equal"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---|---|---|---|---|---:|---:|"]
     for found in rows:
         three = ", ".join(f"`{name}`" for name in found["three"])
         cells = [
@@ -101,7 +90,8 @@ def page(rows: list[dict[str, Any]]) -> str:
             f"{found['cosine']:+.2f}",
             found["finding"],
         ]
-        cells += [three, f"`{found['winner']}`, {len(found['arms'])}", "yes" if found["held"] else "no"]
+        cells += [three, f"`{found['winner']}`, {len(found['arms'])}", found["verdict"] or "-"]
+        cells += ["yes" if found["held"] else "no"]
         cells += [f"{found['regret']:.2f}", f"{found['equal_regret']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     mean, equal = (fmean(found[key] for found in rows) for key in ("regret", "equal_regret"))
@@ -123,12 +113,11 @@ def main() -> None:
     kept = Path(args.json) if args.json else HERE / "results.json"
     rows = {found["problem"]: found for found in (json.loads(kept.read_text()) if kept.exists() else [])}
     for folder in args.results:
-        by_problem: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for result in read_results(folder):
-            by_problem[result["problem"]].append(result)
-        for problem, results in by_problem.items():
-            rows[problem] = {"of": Path(folder).name, **row(problem, results)}
-            print(problem, rows[problem]["winner"], rows[problem]["three"], flush=True)
+        choices = read_choices(folder)
+        for comparison in compare(labelled(read_results(folder), choices), read_protocol(folder), choices):
+            found = row(comparison)
+            rows[found["problem"]] = {"of": Path(folder).name, **found}
+            print(found["problem"], found["winner"], found["three"], flush=True)
     kept.write_text(json.dumps([*rows.values()], indent=1) + "\n")
     (HERE / "results.md").write_text(page([*rows.values()]))
 
