@@ -15,7 +15,7 @@ def test_the_lower_bounds_are_read():
     found = release.oldest([])
     assert [pin.partition("==")[0] for pin in found] == ["torch", "numpy", "scipy"] and "torch==2.6" in found
     of_tune = release.oldest(["tune"])
-    assert set(found) < set(of_tune) and "optuna==5" in of_tune and "transformers==4.48" in of_tune
+    assert set(found) < set(of_tune) and "optuna==5" in of_tune and "transformers==5.17" in of_tune
 
 
 def test_the_script_names_tests_that_exist():
