@@ -101,8 +101,7 @@ class MultiTaskTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As in the Trainer; makes the balancer if there is none for this model, and attaches it."""
-        # transformers 4 takes no model
-        optimizer = super().create_optimizer(*([] if model is None else [model]))
+        optimizer = super().create_optimizer(model)
         inner = getattr(optimizer, "optimizer", optimizer)
         if inner is not self._optimizer:
             self._optimizer = inner
