@@ -3,11 +3,13 @@
 python examples/sequences.py --strategy equal uw
 
 A small T5 of Hugging Face with random weights (put a pretrained one's name in the place of its config), on
-sentences of the embedded grammar. It ends in the share of answers right in full, and the tags' accuracy.
+sentences drawn from the embedded grammar: without pretraining it takes thousands to learn to copy a name. It
+ends in the share of answers right in full, and the tags' accuracy.
 """
 
 import argparse
 import json
+import random
 
 import matplotlib
 import torch
@@ -16,6 +18,7 @@ from transformers import PreTrainedTokenizerFast, T5Config
 
 from mtlweights import Balancer
 from mtlweights.problems import Problem, Task, load
+from mtlweights.problems.data.grammar import sentence
 from mtlweights.problems.models import EncoderDecoder, SubwordInputs
 from mtlweights.train import Settings, evaluate, fit
 
@@ -24,6 +27,7 @@ import matplotlib.pyplot as plt
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--strategy", nargs="+", default=["equal"])
+parser.add_argument("--sentences", type=int, default=2000, help="to train on")
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--width", type=int, default=64)
 parser.add_argument("--limit", type=int, help="sentences per split, for a trial run")
@@ -31,38 +35,35 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--figure", default="sequences.png")
 args = parser.parse_args()
 
-source = load("tagging")
-ner, pos = source.tasks
-words = {word for example in source.splits["train"] for word in example["input"]}
-vocabulary = [
-    "<pad>",
-    "</s>",
-    "<unk>",
-    *sorted({label[2:] for label in ner.labels if label != "O"}),
-    *sorted(words),
-]
+pos = next(task for task in load("tagging").tasks if task.name == "pos")
+sizes = {"train": args.sentences, "dev": 200, "test": 400}
+drawn = {}
+for seed, (part, n) in enumerate(sizes.items()):
+    draw = random.Random(seed)
+    drawn[part] = [sentence(draw) for _ in range(min(n, args.limit or n))]
+words = {word for one in drawn["train"] for word in one.words}
+vocabulary = ["<pad>", "</s>", "<unk>", "PER", "LOC", "ORG", "MISC", *sorted(words)]
 levels = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
 levels.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=levels, **special)
 
 
-def answer(example):
-    """``PER Ada Lovelace LOC London </s>`` as ids."""
+def answer(one):
+    """``PER maria stone LOC london </s>`` as ids."""
     written = []
-    for word, label in zip(example["input"], example["targets"]["ner"], strict=True):
-        name = ner.labels[label] if label >= 0 else "O"
-        written += [name[2:]] * name.startswith("B-") + [word] * (name != "O")
+    for word, label in zip(one.words, one.ner, strict=True):
+        written += [label[2:]] * label.startswith("B-") + [word] * (label != "O")
     return tokenizer(" ".join([*written, "</s>"])).input_ids
 
 
 tasks = (Task("entities", "sequence", ("exact_match", "piece_f1")), pos)
 splits = {
     part: [
-        {"input": row["input"], "targets": {"entities": answer(row), "pos": row["targets"]["pos"]}}
-        for row in rows[: args.limit]
+        {"input": one.words, "targets": {"entities": answer(one), "pos": [*map(pos.labels.index, one.pos)]}}
+        for one in rows
     ]
-    for part, rows in source.splits.items()
+    for part, rows in drawn.items()
 }
 small = {"d_model": args.width, "d_ff": 2 * args.width, "d_kv": 16, "num_layers": 2, "num_heads": 4}
 config = T5Config(vocab_size=len(vocabulary), decoder_start_token_id=0, dropout_rate=0.1, **small)
@@ -90,6 +91,7 @@ results = {strategy: train(strategy) for strategy in args.strategy}
 figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
 for strategy, (_, curve) in results.items():
     axes.plot(range(1, len(curve) + 1), curve, label=strategy)
+axes.xaxis.get_major_locator().set_params(integer=True)
 axes.set(xlabel="epoch", ylabel="answers right in full, dev")
 axes.legend()
 figure.savefig(args.figure, dpi=70)

@@ -134,7 +134,7 @@ def page(found: list[Cell]) -> str:
     return (
         f"# Many tasks\n\nMade by `benchmarks/micro/tasks.py` on {machine()}:\na trunk of "
         f"{LAYERS * (WIDTH * WIDTH + WIDTH):,} parameters, a linear head per task, {BATCH} examples, SGD.\n"
-        "The machine was busy with other work; steps of plain training and of the family took turns, and\n"
+        "Steps of plain training and of the family took turns, and\n"
         f"ratios are taken within a turn. Plain training took {plain} ms.\n\n"
         f"## CPU time of a step, over that of plain training (median, quartiles)\n\n{ranges}\n\n"
         f"## Peak of the process's memory above plain training, MB\n\n{memory}\n"

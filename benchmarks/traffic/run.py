@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if took:
         print(f"\nA Gramian step of two processes takes {took[0]:.2f} of the CPU time of one by rows, and")
         print(f"{took[1]:.2f} of its time on the clock (medians of {TURNS} turns in one run, one thread")
-        print("each, on a machine busy with other work, where a byte sent is a copy in memory).")
+        print("each, where a byte sent is a copy in memory).")
 
 
 if __name__ == "__main__":
