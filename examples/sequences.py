@@ -35,14 +35,15 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--figure", default="sequences.png")
 args = parser.parse_args()
 
-pos = next(task for task in load("tagging").tasks if task.name == "pos")
+ner, pos = load("tagging").tasks
 sizes = {"train": args.sentences, "dev": 200, "test": 400}
 drawn = {}
 for seed, (part, n) in enumerate(sizes.items()):
     draw = random.Random(seed)
     drawn[part] = [sentence(draw) for _ in range(min(n, args.limit or n))]
 words = {word for one in drawn["train"] for word in one.words}
-vocabulary = ["<pad>", "</s>", "<unk>", "PER", "LOC", "ORG", "MISC", *sorted(words)]
+kinds = sorted({label[2:] for label in ner.labels if label != "O"})
+vocabulary = ["<pad>", "</s>", "<unk>", *kinds, *sorted(words)]
 levels = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
 levels.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}

@@ -35,9 +35,9 @@ NO_ADVICE = ("single", "random")
 def gains(comparison: Comparison) -> dict[str, float]:
     """Arm -> mean over tasks and seeds of the first metric's change against single-task training, in %."""
     return {
-        parse_spec(row.arm)[0]: row.delta.mean
+        arm: row.delta.mean
         for row in comparison.rows
-        if row.delta is not None and parse_spec(row.arm)[0] not in NO_ADVICE
+        if row.delta is not None and (arm := parse_spec(row.arm)[0]) not in NO_ADVICE
     }
 
 

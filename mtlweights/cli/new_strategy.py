@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     name = _checked(args.name)
     folder = Path(args.out or name)
     folder.mkdir(parents=True)  # FileExistsError: nothing is written over
-    values = {"NAME": name, "CLASS": "".join(part.title() for part in name.split("_"))}
-    values["VERSION"] = __version__
+    title = "".join(part.title() for part in name.split("_"))
+    values = {"NAME": name, "CLASS": title, "VERSION": __version__}
     templates = resources.files(__package__) / "template"
     for source, target in _FILES.items():
         source = f"{args.kind}.py.txt" if source.startswith("strategy") else source
