@@ -80,7 +80,9 @@ class Graph:
         self._probe = probe
         self._below: dict[Any, int] = {}
         self._through: dict[Edge, int] = {}  # for nodes of several values
-        self.reached = [0 if edge is None else self._reach(edge) for edge in map(_root, losses)]
+        #: the losses' own values
+        self.roots = [_root(loss) for loss in losses]
+        self.reached = [0 if edge is None else self._reach(edge) for edge in self.roots]
 
     def _reach(self, root: Edge) -> int:
         """The leaves below a value, after a walk from its node in postorder."""
@@ -153,6 +155,17 @@ class Graph:
                 found |= self._value(edges[k]) if edges[k][0] is not None else 0
             self._through[edge] = found
         return self._through[edge]
+
+    def behind(self) -> dict[Node, int]:
+        """Of every node the losses behind which it is, bit k for the k-th that has a graph."""
+        found = dict.fromkeys(self._below, 0)
+        for bit, (node, _) in enumerate(root for root in self.roots if root is not None):
+            found[node] |= 1 << bit
+        for node in reversed(self._below):  # of a postorder: a node comes after all that lead to it
+            for following, _ in self.following[node]:
+                if following is not None:
+                    found[following] |= found[node]
+        return found
 
     def order(self) -> list[tuple[int, int]]:
         """When each leaf is used last in the forward pass: the operation, and the place in a compiled one."""

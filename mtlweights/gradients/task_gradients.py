@@ -13,13 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors
 from torch.autograd.graph import GradientEdge
 
 from . import factored
+from .batched import Gradients, one_by_one
 from .factored import Product, Weight
 from .graph import Use, unhooked
 from .inner_products import BATCH, BLOCK, inner
 
+#: losses, inputs, seeds and whether to keep the graph -> the losses' gradients
+Passes = Callable[[Sequence[Tensor], Sequence[Any], Sequence[Tensor], bool], Gradients]
 Row = list[Any]  # per parameter a Tensor, a Product, an Own, or None
 
 
@@ -42,8 +46,9 @@ def rows(
     *,
     retain_graph: bool = False,
     factored: Mapping[int, list[Use]] | None = None,
+    passes: Passes = one_by_one,
 ) -> list[Row]:
-    """The gradient of ``factor * loss`` in every parameter, one backward pass per loss.
+    """The gradient of ``factor * loss`` in every parameter, by ``passes``: one per loss.
 
     ``factor`` is the gradient that reached the balancer (AMP scale, 1/accumulation); it stays in the rows,
     so that small gradients do not underflow. The graph is freed by the last pass unless ``retain_graph``.
@@ -55,14 +60,14 @@ def rows(
     whole = [k for k in range(len(params)) if k not in kept]
     wanted = [params[k] for k in whole]
     edges = [GradientEdge(use.node, 0) for uses in kept.values() for use in uses]
-    for i in alive:
-        keep = retain_graph or i != alive[-1]
-        seed = factor.to(losses[i].device, losses[i].dtype)
-        inputs: Any = [*wanted, *edges]
-        if not inputs:
-            continue
-        with unhooked(wanted):
-            grads = torch.autograd.grad(losses[i], inputs, seed, retain_graph=keep, allow_unused=True)
+    inputs: Any = [*wanted, *edges]
+    if not inputs or not alive:
+        return out
+    some = [losses[i] for i in alive]
+    seeds = [factor.to(loss.device, loss.dtype) for loss in some]
+    with unhooked(wanted):
+        found = passes(some, inputs, seeds, retain_graph)
+    for i, grads in zip(alive, found, strict=True):
         for k, gradient in zip(whole, grads, strict=False):
             out[i][k] = _real(gradient)
         outputs = iter(grads[len(whole) :])
@@ -122,14 +127,12 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
         like = next((gradient for gradient in gradients if gradient is not None), None)
         if like is None:
             continue
-        flat = [None if gradient is None else _flat(gradient) for gradient in gradients]
         block = BLOCK if like.device.type == "cpu" else BATCH // len(rows)
         if like.numel() >= block:
-            terms.append(inner(flat))
+            terms.append(inner([None if gradient is None else _flat(gradient) for gradient in gradients]))
             continue
-        blank = torch.zeros_like(_flat(like))
-        short.append([blank if gradient is None else gradient for gradient in flat])
-        if like.device.type != "cpu" and sum(len(pieces[0]) for pieces in short) >= block:
+        short.append(_filled(gradients, like))
+        if like.device.type != "cpu" and sum(pieces[0].numel() for pieces in short) >= block:
             terms.append(_end_to_end(short))
             short = []
     if short:
@@ -141,7 +144,13 @@ def gramian(rows: Sequence[Row], columns: Sequence[int]) -> Tensor:
 
 def _end_to_end(short: Sequence[Sequence[Tensor]]) -> Tensor:
     """The Gramian over several parameters, by few products for all of them."""
-    return inner([torch.cat(pieces) for pieces in zip(*short, strict=True)])
+    return inner([_flatten_dense_tensors(pieces) for pieces in zip(*short, strict=True)])
+
+
+def _filled(gradients: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
+    """Dense, with zeros for None."""
+    whole = [g.to_dense() if g is not None and g.is_sparse else g for g in gradients]
+    return [torch.zeros_like(like, layout=torch.strided) if g is None else g for g in whole]
 
 
 def _flat(gradient: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from .task_gradients import Own, Row, weighted_pass
 
 Found = list[tuple[Tensor, Tensor]]  # parameters and the step's gradients in them
 
-GPUS = ("cuda",)
+SMALL = 1 << 15  #: elements up to which launching an operation costs a CPU more than what it does
 TINY = 1e-30  #: a weight below this, or above its inverse, is not for float32
 CANCELS = 8.0  #: a direction this much shorter than its terms' lengths together is summed in float64
 
@@ -109,14 +109,14 @@ def combine(rows: Sequence[Row], column: int, weights: Sequence[Weight], wide: b
 
 
 def combine_alike(rows: Sequence[Row], columns: Sequence[int], weights: Sequence[Weight]) -> dict[int, Any]:
-    """`combine` for many parameters by few kernels: those on a GPU that every row reaches densely.
+    """`combine` for many parameters by few calls: those on a GPU, and small ones, dense in all rows.
 
     A part of them at a time, whose gradients are taken out of the rows.
     """
     out: dict[int, Any] = {}
     if any(isinstance(weight, Tensor) for weight in weights):
         return out
-    left = [c for c in columns if all(_is_dense_on_gpu(row[c]) for row in rows)]
+    left = [c for c in columns if all(_launch_bound(row[c]) for row in rows)]
     while left:
         these, elements = [], 0
         while left and elements < BATCH:
@@ -133,8 +133,11 @@ def combine_alike(rows: Sequence[Row], columns: Sequence[int], weights: Sequence
     return out
 
 
-def _is_dense_on_gpu(gradient: object) -> bool:
-    return isinstance(gradient, Tensor) and not gradient.is_sparse and gradient.device.type in GPUS
+def _launch_bound(gradient: object) -> bool:
+    if not isinstance(gradient, Tensor) or gradient.is_sparse:
+        return False
+    device = gradient.device.type
+    return device == "cuda" or (device == "cpu" and gradient.numel() <= SMALL)
 
 
 def too_short(gram: np.ndarray, weights: np.ndarray) -> bool:

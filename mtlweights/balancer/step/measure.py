@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...gradients import factored, fsdp, task_gradients
 from ...gradients.batch import Batch
+from ...gradients.batched import Batched
 from ...gradients.exchange import Exchange, Plan
 from ...gradients.graph import Use
 from ...gradients.leaves import Leaves
@@ -41,6 +42,8 @@ class Measure:
     exchange: Exchange
     #: parameter -> elements that are kept of it per task, instead of a row
     factored: dict[str, int] = field(default_factory=dict)
+    #: takes rows; ``gradients="rows"`` in a pass per task
+    batched: Batched = field(default_factory=Batched)
 
     def __call__(self, batch: Batch) -> Measured | None:
         """What was found; None in an open window, or if no task has a row in each of its batches."""
@@ -216,8 +219,14 @@ class Measure:
         else:
             plan = {k: agreed.uses[c] for k, c in enumerate(columns) if c in agreed.uses}
         self.factored = {names[columns[k]]: factored.elements(params[k], uses) for k, uses in plan.items()}
+        graph = None if self.mode == "rows" else batch.leaves.graph
         return task_gradients.rows(
-            batch.values, params, batch.factor, retain_graph=retain_graph, factored=plan
+            batch.values,
+            params,
+            batch.factor,
+            retain_graph=retain_graph,
+            factored=plan,
+            passes=partial(self.batched, graph),
         )
 
     @property
