@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import encoder
 import graphed
 import precision
 import torch
@@ -22,9 +23,11 @@ from loops import (
     reference,
     train,
 )
+from models import on
 from records import Failed, Log
 
-from mtlweights import strategies
+from mtlweights import Balancer, strategies
+from mtlweights.gradients import batched
 from mtlweights.strategies import GramStrategy, JacobianStrategy
 
 NEAR = 1e-4  #: of float32 against float64: the length of the difference over the length
@@ -51,9 +54,11 @@ def run(names: list[str], log: Log) -> None:
         ("a task absent in one step", [n for n in names if n not in stacked], Way(device, only=ABSENT)),
         ("float64", names, Way(device, torch.float64)),
         ("a stream of its own", names, Way(device, around=lambda: beside(device))),
+        ("the trunk's passes as one", in_one, Way(device, around=together)),
     ]  # fmt: skip
     for group, those, way in ways:
         log.checks(group, those, lambda n, way=way: compare(n, way))
+    log.checks("a transformer's passes as one", ["float32", "bfloat16"], lambda n: as_one(n, device))
     graphed.replayed(names, log, compare)
     precision.run(names, log)
     graphed.by_compiler(names, log, compare)
@@ -86,6 +91,34 @@ def definition(name: str, device: torch.device) -> str:
     apart = distance(train(name, Way(device)).gradients[0], first)
     if not apart <= (TURNS if issubclass(strategies.get(name), JacobianStrategy) else NEAR):
         raise Failed(f"{apart:.0e} from the definition")
+    return f"{apart:.0e}"
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """The smallest trunk goes backward for all tasks at once."""
+    few, batched.FEW_NODES = batched.FEW_NODES, 1
+    try:
+        yield
+    finally:
+        batched.FEW_NODES = few
+
+
+def as_one(kind: str, device: torch.device) -> str:
+    """A transformer's gradients with the trunk's passes as one, against a pass per task, dropout alike."""
+    problem = on(encoder.transformer(4, width=64, layers=2, heads=4, vocabulary=200, shape=(4, 32)), device)
+    problem = encoder.in_bf16(problem) if kind == "bfloat16" else problem
+    found = []
+    for gradients in ("rows", "auto"):
+        balancer = Balancer("pcgrad", problem.tasks, problem.model, gradients=gradients)
+        for _ in range(2):
+            torch.manual_seed(3)
+            problem.zero_grad()
+            balancer.backward(problem.losses())
+        found.append(torch.cat([p.grad.double().flatten() for p in problem.params if p.grad is not None]))
+    apart = distance(found[1], found[0])
+    if not apart <= (NEAR if kind == "float32" else 100 * NEAR):
+        raise Failed(f"{apart:.0e} apart")
     return f"{apart:.0e}"
 
 

@@ -24,6 +24,8 @@ def explain(tasks: Sequence[str], engine: Engine, finished: Sequence[str] = ()) 
     if engine.one_pass:
         return "\n".join([*lines, "One backward pass per step; no memory beyond plain training."])
     each = "one backward pass per task"
+    if engine.measure.batched.together:
+        each += " down to the trunk, and one through it for all at once"
     if engine.measure.mode == "features":
         each = "one backward pass per task through its head, and one weighted pass"
     often = f"{each} every {every} steps, one in all between" if every > 1 else each

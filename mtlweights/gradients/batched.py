@@ -101,6 +101,7 @@ class Batched:
     """
 
     def __init__(self) -> None:
+        self.together = False  #: the last call took the trunk in one pass
         self._works: dict[frozenset[str], bool] = {}
 
     def __call__(
@@ -112,6 +113,7 @@ class Batched:
         retain_graph: bool,
     ) -> Gradients:
         """The gradients of each loss, all of which have a graph, in every input, a leaf or an edge."""
+        self.together = False
         found = trunk(graph) if graph is not None and len(losses) >= FEW_TASKS else None
         if found is None or graph is None or not self._pays(found, losses[0].device.type):
             return one_by_one(losses, inputs, seeds, retain_graph)
@@ -123,7 +125,7 @@ class Batched:
                 raise
             self._works[found.kind] = False
             return one_by_one(losses, inputs, seeds, retain_graph)
-        self._works[found.kind] = True
+        self._works[found.kind] = self.together = True
         return passes
 
     def _pays(self, trunk: Trunk, device: str) -> bool:

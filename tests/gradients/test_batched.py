@@ -214,20 +214,22 @@ WAYS = {  # and whether a pass is batched
 
 
 def gradients(net, losses, mode, strategy="pcgrad"):
-    """``.grad`` of every parameter, after a call of its own."""
+    """``.grad`` of every parameter from a balancer of its own, and what that says of itself."""
     net.zero_grad()
-    Balancer(strategy, list(losses), net, gradients=mode).backward(losses)
-    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    balancer = Balancer(strategy, list(losses), net, gradients=mode)
+    balancer.backward(losses)
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}, balancer.explain()
 
 
 @pytest.mark.parametrize("mode", ["auto", "gramian"])
 @pytest.mark.parametrize("way", WAYS)
 def test_ways_into_the_trunk(way, mode, small, passes):
     net, x = Net(way), torch.randn(5, 6)
-    expected = gradients(net, net(x), "rows")
+    expected, _ = gradients(net, net(x), "rows")
     assert not any(passes), "gradients='rows' is a pass per task"
-    found = gradients(net, net(x), mode)
+    found, said = gradients(net, net(x), mode)
     assert any(passes) == WAYS[way]
+    assert ("one through it for all at once" in said) == WAYS[way]
     torch.testing.assert_close(found, expected)
     assert found.keys() == expected.keys()
 
@@ -263,7 +265,7 @@ def test_a_transformer(attention, elements, passes, monkeypatch):
             with torch.autocast("cpu", kind, enabled=kind != torch.float32):
                 losses = net(ids)
             passes.clear()
-            found[mode] = gradients(net, losses, mode)
+            found[mode], _ = gradients(net, losses, mode)
             assert sum(passes) == {"rows": 0}.get(mode, 1 if elements > 5200 else 2)
         tolerance = {} if kind == torch.float32 else {"rtol": 0.05, "atol": 1e-3}
         torch.testing.assert_close(found["auto"], found["rows"], **tolerance)
@@ -320,7 +322,7 @@ def test_checkpoints(small):
         for mode in ("rows", "auto", "auto "):
             torch.manual_seed(3)
             losses = net(checkpoint(block, x, use_reentrant=False))
-            found[mode] = gradients(whole, losses, mode.strip())
+            found[mode], _ = gradients(whole, losses, mode.strip())
         torch.testing.assert_close(found["auto"], found["rows"])
         torch.testing.assert_close(found["auto "], found["rows"])
 
