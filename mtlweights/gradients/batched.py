@@ -71,12 +71,8 @@ def trunk(graph: Graph) -> Trunk | None:
     A task that entered by other edges would be zero on some of them, which an infinite derivative makes NaN;
     an edge behind another would be reached in the first pass and again in the second.
     """
-    roots = [root for root in graph.roots if root is not None]
-    every, behind = (1 << len(roots)) - 1, graph.behind()
+    every, behind = (1 << sum(root is not None for root in graph.roots)) - 1, graph.behind()
     entering: dict[Edge, int] = {}
-    for bit, root in enumerate(roots):
-        if behind[root[0]] == every:
-            entering[root] = entering.get(root, 0) | 1 << bit
     inside: set[Node] = set()
     for node, tasks in behind.items():
         for edge in graph.following[node]:

@@ -176,18 +176,13 @@ class Net(nn.Module):
         early = self.first(x).tanh()
         late = self.second(early).tanh()
         match self.way:
-            case "one edge":
-                each = [late] * 4
             case "two edges":
-                each = [late, early] * 2
-                each = [a + b for a, b in zip(each, [self.beside(x).tanh()] * 4, strict=True)]
+                each = [z + self.beside(x) for z in (late, early, late, early)]
             case "an edge behind another":
-                each = [late + early] * 3 + [late * early]
                 each = [late + k * early for k in range(4)]
             case "one without the trunk":
                 each = [late] * 3 + [self.beside(x)]
             case "a weight in trunk and heads":
-                each = [late @ self.second.weight] * 4
                 each = [F.linear(late, self.second.weight * k) for k in range(4)]
             case "a weight of the heads alone":
                 each = [late * self.scale for _ in range(4)]
@@ -196,9 +191,14 @@ class Net(nn.Module):
                 each = [late, late, more.sin(), more.cos()]
             case "values of one operation":
                 each = [F.pad(piece, (0, 6)) for piece in late.split(2, 1)]
-        return {
+            case _:
+                each = [late] * 4
+        losses = {
             f"t{k}": head(z).square().mean() for k, (head, z) in enumerate(zip(self.heads, each, strict=True))
         }
+        if self.way == "a loss of another's":
+            losses |= {f"t{k}": losses["t0"] * k for k in (1, 2, 3)}
+        return dict.fromkeys(losses, losses["t0"]) if self.way == "one loss for all" else losses
 
 
 WAYS = {  # and whether a pass is batched
@@ -210,6 +210,8 @@ WAYS = {  # and whether a pass is batched
     "a weight of the heads alone": True,
     "two of the four share more": True,
     "values of one operation": False,
+    "a loss of another's": False,
+    "one loss for all": False,
 }
 
 
