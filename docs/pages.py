@@ -97,7 +97,9 @@ def _facts(found: dict[str, Any], cls: type[Strategy]) -> str:
         "weights below 0": "possible" if found["signed_weights"] else "never",
         "optimizer": "plain SGD: d is Adam's step already" if cls.replaces_optimizer else "any",
     }
-    return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return "| property | value |\n|---|---|\n" + "\n".join(
+        f"| {key} | {value} |" for key, value in rows.items()
+    )
 
 
 def _properties(found: dict[str, Any]) -> str:
