@@ -128,7 +128,7 @@ def _hyperparameters(found: dict[str, Any], cls: type[Strategy]) -> str:
     if not found["hyperparameters"]:
         return "None."
     texts = _arguments(cls)
-    lines = ["| name | default | searched | |", "|---|---|---|---|"]
+    lines = ["| name | default | searched | what it is |", "|---|---|---|---|"]
     for name, of in found["hyperparameters"].items():
         said = texts.get(
             name, "learning rate of the learned weights; the Balancer's" if name == "weight_lr" else ""

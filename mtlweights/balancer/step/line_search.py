@@ -84,7 +84,7 @@ def _warn_of_negative(name: str, weights: Tensor) -> None:
     """A sum with a negative weight falls without end where that task's loss grows."""
     if bool((weights < 0).any()):
         warnings.warn(
-            f"{name} gave a task a negative weight (balancer.weights), so the value that a line search follows "
+            f"{name} gave a task a negative weight (balancer.weights), so the value a line search follows "
             "may have no minimum, and training may end in NaN: take a strategy whose weights stay positive, "
             "norm_balance or relobralo, or an optimizer without a closure, such as Adam.",
             stacklevel=5,
