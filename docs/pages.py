@@ -97,7 +97,9 @@ def _facts(found: dict[str, Any], cls: type[Strategy]) -> str:
         "weights below 0": "possible" if found["signed_weights"] else "never",
         "optimizer": "plain SGD: d is Adam's step already" if cls.replaces_optimizer else "any",
     }
-    return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return "| property | value |\n|---|---|\n" + "\n".join(
+        f"| {key} | {value} |" for key, value in rows.items()
+    )
 
 
 def _properties(found: dict[str, Any]) -> str:
@@ -126,7 +128,7 @@ def _hyperparameters(found: dict[str, Any], cls: type[Strategy]) -> str:
     if not found["hyperparameters"]:
         return "None."
     texts = _arguments(cls)
-    lines = ["| name | default | searched | |", "|---|---|---|---|"]
+    lines = ["| name | default | searched | what it is |", "|---|---|---|---|"]
     for name, of in found["hyperparameters"].items():
         said = texts.get(
             name, "learning rate of the learned weights; the Balancer's" if name == "weight_lr" else ""

@@ -376,7 +376,7 @@ def page(results: Results) -> str:
         tick=TICK,
         legend=legend(),
         cells=table(["strategy", *(column.title for column in COLUMNS)], cells),
-        few=table(["loop", "strategies", "", "test"], few),
+        few=table(["loop", "strategies", "result", "test"], few),
         refusals=table(["what", "the error"], [[k, v] for k, v in refusals().items()]),
     )
 

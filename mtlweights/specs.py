@@ -115,8 +115,14 @@ def _text(value: Any) -> str:
 
 def did_you_mean(name: object, known: Iterable[str], form: str = " ({})", cutoff: float = 0.6) -> str:
     """``did you mean 'x'?`` in that form, x the nearest known name; nothing if none is near."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    names = list(known)
+    same = [each for each in names if _letters(each) == _letters(str(name))]  # CAGrad, Nash-MTL, as in papers
+    close = same[:1] or difflib.get_close_matches(str(name), names, n=1, cutoff=cutoff)
     return form.format(f"did you mean {close[0]!r}?") if close else ""
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

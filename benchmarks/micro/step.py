@@ -114,7 +114,7 @@ def machine(settings: Settings) -> str:
 
 def show(title: str, heads: Sequence[str], table: Table) -> None:
     """One Markdown table."""
-    print(f"\n## {title}\n\n| | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
+    print(f"\n## {title}\n\n| what | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
     for label, cells in table.items():
         print(f"| {label} | {' | '.join(cells)} |")
     sys.stdout.flush()

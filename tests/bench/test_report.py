@@ -308,7 +308,10 @@ def test_the_page_needs_nothing_else(page):
     digest = base64.b64encode(
         hashlib.sha256(re.search("<script>(.*?)</script>", page, re.S)[1].encode()).digest()
     )
-    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest.decode()}'" in page
+    assert (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest.decode()}'; img-src data:"
+        in page
+    )
     assert (
         "http:" not in page
         and "https:" not in page

@@ -308,7 +308,10 @@ def test_missing_cells_of_a_table(tmp_path):
         ({"classify": "knd", "regress": "prize"}, "no column 'knd', 'prize'"),
         ({"regress": "price", "units": "grams"}, "units should be standard or raw, found 'grams'"),
         ({"classify": "knd"}, r"no column 'knd'; did you mean 'kind'\? known: id, size"),
-        ({"regress": "colour"}, r"column 'colour': 'blue' in line 2 \(and 39 more\) is no number"),
+        (
+            {"regress": "colour"},
+            r"column 'colour': 'blue' in line 2 \(and 39 more\) is no number.*text is for classify",
+        ),
         ({"regress": "same"}, "'same' expects different numbers in the training split, found only 1"),
         ({"classify": "same"}, "'same' expects two labels or more, found 1"),
         ({"classify": "kind", "ignore": ["id", "size", "colour", "price"]}, "no input column is left"),
@@ -541,6 +544,25 @@ def test_what_a_table_was_taken_for_is_said(tmp_path):
     )
     assert kind == "kind: accuracy, 2 classes"
     assert re.fullmatch(r"price: RMSE in its own unit, loss in squared deviations of 1\d\.\d\d", price)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "doubt"),
+    [
+        (["yes", "no", "Yes"], "3 classes, 'Yes' and 'yes' being two: write a class in one way"),
+        ([f"{i}.5" for i in range(25)], "25 classes, all of them numbers: was --regress kind meant?"),
+        (range(3), "3 classes"),
+    ],
+)
+def test_classes_that_can_hardly_be_meant_are_said(tmp_path, kinds, doubt):
+    rows = [(kinds[i % len(kinds)], i, i % 7) for i in range(200)]
+    assert loaded(tmp_path / "a.csv", frame("kind,price,area", rows)).notes[1] == f"kind: accuracy, {doubt}"
+
+
+def test_a_column_of_dates_is_refused_with_the_cure(tmp_path):
+    rows = [("ab"[i % 2], i, f"{1800 + i}-05-03") for i in range(200)]
+    with pytest.raises(ValueError, match=r"'1800-05-03' in line 2\): for a date give numbers"):
+        loaded(tmp_path / "a.csv", frame("kind,price,day", rows))
 
 
 @pytest.mark.parametrize("units", ["standard", "raw"])

@@ -65,6 +65,14 @@ def test_an_alias_gives_the_same_class_and_is_not_listed():
         strategies.get("amlt")
 
 
+@pytest.mark.parametrize(
+    ("found", "meant"), [("CAGrad", "cagrad"), ("Nash-MTL", "nash_mtl"), ("GO4Align", "go4align")]
+)
+def test_a_name_as_papers_write_it_is_recognised(found, meant):
+    with pytest.raises(ValueError, match=rf"did you mean '{meant}'"):
+        strategies.get(found)
+
+
 def test_unknown_name_says_what_was_meant_and_what_there_is():
     with pytest.raises(
         ValueError, match=r"No strategy named 'pcgard' \(did you mean 'pcgrad'\?\)\. Available: "

@@ -7,6 +7,7 @@ gradient of its own value has that property already, since its state moves once 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -72,9 +73,22 @@ def scalar(engine: Engine, call: Evaluations, losses: Losses) -> Tensor | None:
         raise ValueError("The calls of one optimizer step's closure should give losses of the same tasks.")
     now = engine.measure.losses(losses.present, losses.values, losses.counts)
     whole = torch.as_tensor(found.trunk).to(now.losses)
+    if call.number == 1:
+        _warn_of_negative(type(engine.weigher.strategy).__name__, whole)
     weights = whole[[found.present.index(i) for i in now.present]]
     tell = partial(_tell, decided if call.number == 1 else None, found, engine.steps.mark)
     return engine.weighted((weights * now.losses).sum(), weights, now, losses, tell)
+
+
+def _warn_of_negative(name: str, weights: Tensor) -> None:
+    """A sum with a negative weight falls without end where that task's loss grows."""
+    if bool((weights < 0).any()):
+        warnings.warn(
+            f"{name} gave a task a negative weight (balancer.weights), so the value a line search follows "
+            "may have no minimum, and training may end in NaN: take a strategy whose weights stay positive, "
+            "norm_balance or relobralo, or an optimizer without a closure, such as Adam.",
+            stacklevel=5,
+        )
 
 
 def _tell(decided: Callable[[Step], None] | None, step: Step, after: Callable[[], None]) -> None:

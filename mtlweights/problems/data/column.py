@@ -81,7 +81,11 @@ class Column:
         known = numbers + self.count["text"]
         if self.count["text"]:
             if regressed or self._many(numbers / known, lambda name: number(name) is not None):
-                other = f", the other {numbers:,} are" if numbers else ""
+                other = (
+                    f", the other {numbers:,} are"
+                    if numbers
+                    else ", nor is any other cell: text is for classify"
+                )
                 return self._cell("text", f"is no number{other}")
             disguised = self._many(1.0, lambda name: bool(_DISGUISED.fullmatch(name)))
             return self._cell("text", "looks like a number: write it as 1234.5") if disguised else ""

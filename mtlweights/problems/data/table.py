@@ -13,7 +13,7 @@ from ...specs import suggest
 from ..problem import Problem
 from ..task import METRICS, Task
 from .arff import read_arff
-from .column import MOST_DIFFERENT, Column
+from .column import MOST_DIFFERENT, Column, number
 from .delimited import Layout, read_cells, read_layout
 from .from_examples import table_problem
 from .labels import split_file
@@ -21,6 +21,7 @@ from .records import Records, read_jsonl, read_parquet, read_records
 from .tabular import Targets, build_table
 
 MOST_CATEGORIES = 100  #: of a text column among the inputs
+MANY_CLASSES = 20  #: numbers as classes, beyond which they are asked about
 SETTINGS = {"epochs": 40, "batch_size": 32, "lr": 2e-3}
 UNITS = ("standard", "raw")
 #: the formats that are no delimited text
@@ -33,6 +34,8 @@ FORMATS: dict[str, Callable[[Path], Records]] = {
 _COLUMNS = ("classify", "regress", "ignore")
 _SPOKEN = {"rmse": "RMSE in its own unit", "mae": "MAE in its own unit", "auroc": "AUROC"}
 _NAMELESS = re.compile(r"Unnamed: \d+")  # what pandas calls an index it wrote and read again
+
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?[./]\d\d?[./]\d{2,4}")
 
 
 def table(name: str, path: str, options: Mapping[str, Any], kind: str = "csv") -> Problem:
@@ -142,9 +145,10 @@ def _check(
             different = len(columns[name].categories(train)) if columns[name].has_all else MOST_DIFFERENT
             if different > MOST_CATEGORIES:
                 line, cell = columns[name].first["text"]
+                date = ": for a date give numbers, its year or its days" if _DATE.match(cell) else ""
                 faults[name] = (
                     f"text column {name!r} has {different:,} different values, more than {MOST_CATEGORIES} "
-                    f"({cell[:40]!r} in line {line})"
+                    f"({cell[:40]!r} in line {line}){date}"
                 )
     if faults:
         left = [name for name in inputs if name in faults]
@@ -179,9 +183,20 @@ def _about(
     return "; ".join(filter(None, said))
 
 
+def _doubt(task: Task) -> str:
+    """What speaks against these classes being meant: one written in two ways, or numbers throughout."""
+    seen: dict[str, str] = {}
+    for label in task.labels:
+        if seen.setdefault(label.casefold(), label) != label:
+            return f", {seen[label.casefold()]!r} and {label!r} being two: write a class in one way"
+    if len(task.labels) > MANY_CLASSES and all(number(label) is not None for label in task.labels):
+        return f", all of them numbers: was --regress {task.name} meant?"
+    return ""
+
+
 def _about_task(task: Task) -> str:
     first = _SPOKEN.get(task.metrics[0], task.metrics[0])
     if task.kind == "classification":
-        return f"{task.name}: {first}, {len(task.labels)} classes"
+        return f"{task.name}: {first}, {len(task.labels)} classes{_doubt(task)}"
     loss = "squared raw units" if task.unit == 1 else f"squared deviations of {task.unit:.4g}"
     return f"{task.name}: {first}, loss in {loss}"

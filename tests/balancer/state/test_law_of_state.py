@@ -174,6 +174,22 @@ def test_a_state_loaded_before_attach_is_taken_up(name):
         made("auto_lambda")[0].attach(other)
 
 
+def test_a_line_search_is_warned_of_a_negative_weight():
+    point = torch.nn.Parameter(torch.zeros(3))
+    gradients = torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0.8, 0.6, 0.1]])  # the third between the others
+    balancer = Balancer("config", names(3))
+    optimizer = torch.optim.LBFGS([point], max_iter=1, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = balancer(dict(zip(names(3), (gradients @ point).unbind(), strict=True)))
+        value.backward()
+        return value
+
+    with pytest.warns(UserWarning, match="ConFIG gave a task a negative weight"):
+        optimizer.step(closure)
+
+
 def searched(name, steps=3, **options):
     model = toy()
     balancer = Balancer(name, names(2), model, **options)
