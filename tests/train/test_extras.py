@@ -226,6 +226,16 @@ def test_views_of_the_parts_of_a_batch_come_in_turn():
     assert places == [(0, 0), (1, 0), (0, 1), (1, 1)] * 2 + [(0, 0), (0, 1)]
 
 
+def test_every_view_is_of_the_batch_as_it_was_augmented_first():
+    from torch.utils.data import BatchSampler, SequentialSampler
+
+    problem = words()
+    extras = Extras(pair(problem)[0], problem, Settings(adversarial="fgm", augment="drop"))
+    sampler = Again(Parts(BatchSampler(SequentialSampler(range(4)), 2, False), 1), 2)
+    found = [extras.same(sampler, k, k) for k in range(4)]
+    assert found == [(0, True), (0, False), (2, True), (2, False)]
+
+
 @pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales its own updates:UserWarning")
 @pytest.mark.parametrize("name", strategies.names())
 def test_views_are_one_step_under_every_strategy(name):
