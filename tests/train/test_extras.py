@@ -324,7 +324,6 @@ def test_what_was_frozen_before_stays_frozen():
     freezer = Freezer(encoder, Freezing.parse("gradual"))
     for epoch in range(1, 6):
         freezer.start(epoch)
-    freezer.end()
     assert [name for name, p in encoder.named_parameters() if not p.requires_grad] == ["words.weight"]
 
 
