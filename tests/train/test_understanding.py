@@ -39,7 +39,7 @@ def test_a_run_that_goes_on_goes_on_with_its_trace(tmp_path):
 
     whole = run("whole")
     with pytest.raises(Stop):
-        run("parts", stopping(2))
+        run("parts", stopping(3))
     assert run("parts") == whole
     assert whole["epochs"] == [1, 2, 3] and {len(rows) for rows in whole["norms"].values()} == {3}
     assert [each["task"] for each in whole["words"]] == ["pos", "kind"]
@@ -102,6 +102,8 @@ def test_attributions_sum_to_what_the_words_change():
         change = (full - none)[0, word, k] if word is not None else (full - none)[0, k]
         assert len(values) == 3 and sum(values) == pytest.approx(float(change), abs=2e-3)
         assert max(map(abs, values)) > 1e-6
+    first, second = (attributions(model, problem, sentence, "pos", word)[1] for word in (0, 1))
+    assert first != pytest.approx(second, rel=1e-3)
 
 
 def test_projection_keeps_the_most_spread():
