@@ -55,11 +55,6 @@ class Extras:
         if self.freezer is not None:
             self.freezer.start(epoch)
 
-    def end(self) -> None:
-        """The run is over."""
-        if self.freezer is not None:
-            self.freezer.end()
-
     def same(self, sampler: Any, index: int, batch: Any) -> tuple[Any, bool]:
         """The batch of this place of an epoch, drawn once for all of its views; whether it is the first."""
         if self.adversary is None:

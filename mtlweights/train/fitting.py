@@ -92,7 +92,6 @@ def fit(
         try:
             return loop.run(progress, after_epoch)
         finally:
-            loop.extras.end()
             for tracker in loop.accelerator.trackers:
                 tracker.finish()
 

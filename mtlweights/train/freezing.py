@@ -69,9 +69,3 @@ class Freezer:
         for name, parameters in self.layers.items():
             for parameter in parameters:
                 parameter.requires_grad_(name not in frozen)
-
-    def end(self) -> None:
-        """Free every layer."""
-        for parameters in self.layers.values():
-            for parameter in parameters:
-                parameter.requires_grad_(True)

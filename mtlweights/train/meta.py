@@ -37,7 +37,7 @@ def meta_step(
     Algorithms", 2018, algorithm 2 and section 4, which divide by the inner rate). With one step it is joint
     training. ``fomaml``: the mean of the query sets' gradients at the adapted weights (Finn, Abbeel and
     Levine, "Model-Agnostic Meta-Learning", ICML 2017, section 5.2, first-order). Buffers, such as running
-    means, are read and not learnt.
+    means, are read and not learnt: batch normalisation wants evaluation mode, or torch refuses it.
 
     Args:
         loss: ``loss(run, batch)``; it calls ``run(...)`` where it would call the model.

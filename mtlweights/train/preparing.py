@@ -116,7 +116,7 @@ def forward_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def training_kept(model: nn.Module) -> Iterator[None]:
-    """Parameters frozen meanwhile, as the heads of finished tasks are, are trained again."""
+    """Parameters frozen meanwhile, as heads of finished tasks and ``freeze=`` are, are trained again."""
     before = [param for param in model.parameters() if param.requires_grad]
     try:
         yield

@@ -213,9 +213,8 @@ def test_a_score_that_is_not_a_number_is_left_out():
 def test_without_single_task_runs_there_is_no_change():
     found = [result for result in results() if result["only"] is None]
     text = text_tables(found)
-    assert "no arm can be compared" in text and "+" not in text.split("Mean over seeds")[0].replace(
-        "(+ is", ""
-    )
+    before = text.split("Mean over seeds")[0]
+    assert "no arm can be compared" in text and "+" not in before and "Change against" not in before
 
 
 def test_settings_are_kept_apart():
@@ -362,6 +361,13 @@ def test_the_same_results_give_the_same_page(page, tmp_path):
     found = [*results(), made("<i>mgda</i>", 0, status="failed")]
     assert write_page(found, tmp_path / "page.html", title="A & B").read_text() == page
     assert {path.name for path in tmp_path.iterdir()} == {"page.html", "figures", "tables"}
+
+
+def test_the_page_of_one_run_speaks_of_that_alone(tmp_path):
+    text = write_page([results()[2]], tmp_path / "page.html").read_text()
+    assert "1 run: 1 problem, 1 arm, 1 seed." in text and "Change against" not in text
+    for absent in ("single</code>", "other arms", 'class="key alone"', 'class="key band"'):
+        assert absent not in text
 
 
 def test_a_page_where_everything_failed(tmp_path):

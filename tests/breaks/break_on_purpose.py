@@ -1,4 +1,4 @@
-"""Breaks the engine, and forms of sharing, one fault at a time, and shows the tests that notice.
+"""Breaks the engine, forms of sharing and ways of training, one fault at a time; shows the tests that notice.
 
 ``python tests/breaks/break_on_purpose.py`` copies the package to a temporary folder, makes one change there,
 runs the tests named beside it and expects them to fail; the sound copy must pass first. Exit status 1 if a
@@ -309,6 +309,48 @@ BREAKS = [
         "self.end, self.transitions.T, torch.amax",
         "self.end, self.transitions, torch.amax",
         "tests/problems/test_crf.py -k decoding",
+    ),
+    Break(
+        "staged heads learn from the losses of those that read them",
+        "problems/models/cascade.py",
+        "output.detach() if self.detach else output",
+        "output",
+        "tests/problems/test_cascade.py -k detached",
+    ),
+    Break(
+        "the loss of an answer stops at the decoder",
+        "problems/models/sequences.py",
+        "last_hidden_state=states.tokens)",
+        "last_hidden_state=states.tokens.detach())",
+        "tests/problems/test_sequences.py -k goes_back",
+    ),
+    Break(
+        "shares that are annealed stay those of the first epoch",
+        "train/loop.py",
+        "self.order.start(epoch, self.settings.epochs, tasks)",
+        "self.order.start(1, self.settings.epochs, tasks)",
+        "tests/train/test_sampling.py -k annealing",
+    ),
+    Break(
+        "first-order MAML learns from the support set again",
+        "train/meta.py",
+        "loss(run(weights), query))(end)",
+        "loss(run(weights), support))(end)",
+        "tests/train/test_meta.py -k papers",
+    ),
+    Break(
+        "mixup: the shares of the two losses swapped",
+        "train/extras.py",
+        "m * loss + (1 - m) * self",
+        "(1 - m) * loss + m * self",
+        "tests/train/test_extras.py -k mixup",
+    ),
+    Break(
+        "FreeLB measures its steps by embeddings that are moved already",
+        "train/adversarial.py",
+        "length = (output.detach() - move).norm()",
+        "length = output.detach().norm()",
+        "tests/train/test_extras.py -k freelb_is",
     ),
 ]
 

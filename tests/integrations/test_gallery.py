@@ -25,10 +25,11 @@ SHORT = {
     "sharing": ["--limit", "40", "--epochs", "1", "--seeds", "1"],
     "crf": ["--limit", "20", "--epochs", "1", "--hidden", "4"],
     "sequences": ["--limit", "20", "--epochs", "1", "--width", "16"],
+    "overfitting": ["--limit", "20", "--rows", "9", "--epochs", "1", "--seeds", "2", "--data", "tagging"],
     "modalities": ["--limit", "40", "--epochs", "1", "--hidden", "4"],
 }
 
-NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets", "crf", "sequences", "understanding")
+NO_FILES = ("pinn_lbfgs", "codec", "cascade", "task_sets", "crf", "sequences", "understanding", "overfitting")
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """A cascade: what is read of an earlier head, and which parameters serve which loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mtlweights import Balancer, strategies
-from mtlweights.problems import load
+from mtlweights.problems import Problem, load
 from mtlweights.problems.models import MLP, BiLSTM, CascadedModel, WordInputs
+from mtlweights.problems.variants import varied
 from tests.problems.test_models import ALL, KIND, SENTENCES, SIZE, SPANS, TAGS
 
 ORDER = ("pos", "kind", "size", "ner")
@@ -70,6 +73,16 @@ def test_what_a_head_gets_is_the_expected_embedding_of_the_label():
     torch.testing.assert_close(found, torch.cat([states.tokens, expected], -1) @ weight.T + bias)
 
 
+def test_what_a_head_gets_of_a_number_is_standardised():
+    model = cascade([KIND, SIZE], ("size", "kind")).eval()
+    inputs = INPUTS(SENTENCES[:3])
+    pooled, found = model.encoder(inputs).pooled, model(inputs).outputs
+    z = (found["size"] - SIZE.mean) / SIZE.std
+    read = torch.cat([pooled, z.unsqueeze(-1) @ model.labels[0].weight.T], -1)
+    weight, bias = model.heads["kind"].output.weight, model.heads["kind"].output.bias
+    torch.testing.assert_close(found["kind"], read @ weight.T + bias)
+
+
 def test_padding_changes_nothing():
     model = cascade().eval()
     alone, together = model(INPUTS(SENTENCES[1:2])).outputs, model(INPUTS(SENTENCES)).outputs
@@ -124,8 +137,15 @@ def test_by_name():
     assert problem.build().order == ("radius", "diagnosis") and not problem.build().detach
     assert load(problem.name).cascade == problem.cascade
     assert problem.only("radius").build().__class__.__name__ == "MultiTaskModel"
-    assert load("breast_cancer:training=staged").build().detach
+    staged = load("breast_cancer:training=staged")
+    assert staged.build().detach and not staged.only("radius").staged
     assert load("tagging:training=cascaded").cascade == ("pos", "ner")
+
+
+def test_without_an_order_an_intent_comes_before_its_slots():
+    tasks = replace(SPANS, name="slots"), replace(SIZE, name="length"), replace(KIND, name="intent")
+    problem = Problem("said", tasks, {}, INPUTS, lambda: None)
+    assert varied(problem, {"training": "cascaded"}).cascade == ("intent", "slots", "length")
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,23 @@ def test_the_loss_is_that_of_the_library(problem):
     assert batch["counts"]["answer"] == 18
 
 
+def test_the_loss_of_the_answer_goes_back_to_the_encoder(problem):
+    torch.manual_seed(0)
+    model = MultiTaskModel(EncoderDecoder(t5()), TASKS)
+    batch = problem.collate(problem.splits["train"][:6])
+    loss = model(batch["inputs"], batch["targets"]).losses["answer"]
+    layers = [*model.encoder.model.get_encoder().block.parameters()]
+    assert all(float(row.abs().max()) > 0 for row in torch.autograd.grad(loss, layers))
+
+
+@pytest.mark.parametrize("longest", [2, 5])
+def test_an_answer_without_an_end_is_as_long_as_was_said(problem, longest):
+    torch.manual_seed(0)
+    model = MultiTaskModel(EncoderDecoder(t5(), longest=longest), TASKS).eval()
+    model.encoder.model.generation_config.suppress_tokens = [END]
+    assert model(read([[3, 4, 5], [6]])).outputs["answer"].shape == (2, longest)
+
+
 def test_it_learns_to_answer(problem):
     torch.manual_seed(0)
     model = problem.build()

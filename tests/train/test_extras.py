@@ -18,6 +18,7 @@ from mtlweights.train import Settings, fit
 from mtlweights.train.adversarial import Adversary, Attack
 from mtlweights.train.augment import Augment, Augmentation
 from mtlweights.train.batches import Again, Parts
+from mtlweights.train.extras import Extras
 from mtlweights.train.freezing import Freezer, Freezing
 
 TAGS = Task("pos", "tokens", ("accuracy",), ("N", "V"))
@@ -70,6 +71,28 @@ def test_words_keep_their_labels(way):
             assert "swap" not in way or len(new["input"]) == len(old["input"])
 
 
+@pytest.mark.parametrize(("way", "low", "high"), [("replace", 0.05, 0.12), ("drop", 0.06, 0.14)])
+def test_words_change_as_often_as_was_said(way, low, high):
+    problem = words(400)
+    augment, rows = Augment(problem, Augmentation.parse(f"{way}:p=0.1")), problem.splits["train"]
+    random.seed(0)
+    before, after = ([w for row in part for w in row["input"]] for part in (rows, augment.examples(rows)))
+    changed = len(before) - len(after) if way == "drop" else sum(map(str.__ne__, before, after))
+    assert low < changed / len(before) < high
+
+
+def test_words_are_replaced_by_words_of_training():
+    problem = words()
+    problem.splits["test"][:] = [{"input": ["unseen"], "targets": {"pos": [0], "kind": 0}}] * 8
+    augment, rows = Augment(problem, Augmentation.parse("replace:p=1")), problem.splits["train"]
+    known = {word for row in rows for word in row["input"]}
+    assert {word for row in augment.examples(rows) for word in row["input"]} == known
+
+
+def test_a_word_changes_places_once():
+    assert Augment(words(), Augmentation.parse("swap:p=1"))._places(5) == [1, 0, 3, 2, 4]
+
+
 def test_mixup_mixes_inputs_and_losses_alike():
     problem = toy()
     augment = Augment(problem, Augmentation.parse("mixup:alpha=5"))
@@ -77,6 +100,30 @@ def test_mixup_mixes_inputs_and_losses_alike():
     mixed, others, m = augment.mixed({"x": x})
     torch.testing.assert_close(mixed["x"], m * x + (1 - m) * x[others])
     assert 0 < m < 1 and sorted(others.tolist()) == [0, 1, 2, 3]
+    shares = [augment.mixed({"x": x})[2] for _ in range(400)]
+    assert sum(shares) / 400 == pytest.approx(0.5, abs=0.04), "Beta(5, 5) is symmetric"
+
+
+def test_mixup_mixes_the_losses_of_both_rows():
+    problem = toy(dropout=0.0)
+    model, _ = pair(problem)
+    extras = Extras(model, problem, Settings(augment="mixup:alpha=5"))
+    batch = problem.collate(problem.splits["train"][:8])
+
+    def seeded(what):
+        random.seed(3)
+        torch.manual_seed(3)
+        return what()
+
+    inputs, others, m = seeded(lambda: extras.augment.mixed(batch["inputs"]))
+    assert abs(m - 0.5) > 0.05
+    outputs = model(inputs, batch["targets"]).outputs
+    expected = {
+        task.name: m * task.loss(outputs[task.name], batch["targets"][task.name])
+        + (1 - m) * task.loss(outputs[task.name], batch["targets"][task.name][others])
+        for task in problem.tasks
+    }
+    torch.testing.assert_close(seeded(lambda: extras.losses(batch, model)), expected)
 
 
 def test_noise_is_of_the_size_that_was_asked_for():
@@ -110,6 +157,36 @@ def test_fgm_moves_along_the_gradient_by_its_share_of_the_norm():
     torch.testing.assert_close(clean, model(ids))
     torch.testing.assert_close(moved, {"a": a.mean(), "b": b.square().mean()})
     assert sum(moved.values()) > sum(clean.values())
+
+
+def test_freelb_is_the_algorithm():
+    """Ascent from a random start, with steps and a ball that are shares of the unmoved embeddings' norm."""
+    torch.manual_seed(0)
+    model, ids = Linear(), torch.tensor([[0, 1, 2], [3, 3, 4]])
+    adversary = Adversary(model, Attack.parse("freelb:steps=4,epsilon=0.6,lr=0.25"))
+    torch.manual_seed(5)
+    found = [adversary.losses(0, view, lambda: model(ids)) for view in range(4)]
+    torch.manual_seed(5)
+    e = model.words(ids).detach()
+    move = (torch.rand_like(e) * 2 - 1) / e.numel() ** 0.5 * 0.6 * e.norm()
+    for losses in found:
+        at = (e + move).requires_grad_()
+        a, b = model.out(at.mean(1)).unbind(-1)
+        torch.testing.assert_close(losses, {"a": a.mean(), "b": b.square().mean()})
+        (g,) = torch.autograd.grad(a.mean() + b.square().mean(), at)
+        move = move + 0.25 * e.norm() * g / g.norm()
+        move = move * (0.6 * e.norm() / move.norm()).clamp(max=1)
+
+
+def test_embeddings_of_no_word_are_not_moved_and_no_hook_stays():
+    from mtlweights.problems.models import Transformer
+    from tests.tiny import bert_config
+
+    assert len(Adversary(Transformer(bert_config()), Attack.parse("fgm")).embeddings) == 1
+    model = Linear()
+    adversary = Adversary(model, Attack.parse("fgm"))
+    adversary.losses(0, 0, lambda: model(torch.tensor([[0, 1]])))
+    assert not model.words._forward_hooks
 
 
 def test_freelb_stays_in_its_ball_and_climbs():
@@ -147,6 +224,16 @@ def test_views_of_the_parts_of_a_batch_come_in_turn():
     assert found == [[0, 2], [1], [0, 2], [1], [3, 5], [4], [3, 5], [4], [6], [6]] and len(sampler) == 10
     places = [sampler.place(k) for k in range(10)]
     assert places == [(0, 0), (1, 0), (0, 1), (1, 1)] * 2 + [(0, 0), (0, 1)]
+
+
+def test_every_view_is_of_the_batch_as_it_was_augmented_first():
+    from torch.utils.data import BatchSampler, SequentialSampler
+
+    problem = words()
+    extras = Extras(pair(problem)[0], problem, Settings(adversarial="fgm", augment="drop"))
+    sampler = Again(Parts(BatchSampler(SequentialSampler(range(4)), 2, False), 1), 2)
+    found = [extras.same(sampler, k, k) for k in range(4)]
+    assert found == [(0, True), (0, False), (2, True), (2, False)]
 
 
 @pytest.mark.filterwarnings("ignore:(AdaTask|MConFIG) scales its own updates:UserWarning")
@@ -224,6 +311,20 @@ def test_the_lowest_layers_stay():
     assert freezer.frozen(1) == freezer.frozen(9) == ["words", "chars.embedding"]
     with pytest.raises(ValueError, match="fewer than the 4 layers of this encoder, found 4"):
         Freezer(words().encoder(), Freezing.parse("lowest:layers=4"))
+
+
+def test_layers_are_freed_every_so_many_epochs():
+    freezer = Freezer(words().encoder(), Freezing.parse("gradual:every=2"))
+    assert [len(freezer.frozen(epoch)) for epoch in range(1, 10)] == [3, 3, 2, 2, 1, 1, 0, 0, 0]
+
+
+def test_what_was_frozen_before_stays_frozen():
+    encoder = words().encoder()
+    encoder.words.weight.requires_grad_(False)
+    freezer = Freezer(encoder, Freezing.parse("gradual"))
+    for epoch in range(1, 6):
+        freezer.start(epoch)
+    assert [name for name, p in encoder.named_parameters() if not p.requires_grad] == ["words.weight"]
 
 
 def test_masked_words_are_a_task_of_their_own():

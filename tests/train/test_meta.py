@@ -30,8 +30,8 @@ def episode(seed, k=6):
 
 
 def by_hand(start, episodes, method, steps, lr):
-    """The mean gradient, with ordinary modules and backward."""
-    rows = []
+    """The mean gradient, and the mean loss at the adapted weights, with ordinary modules and backward."""
+    rows, values = [], []
     for support, query in episodes:
         inner = copy.deepcopy(start)
         for _ in range(steps):
@@ -40,6 +40,7 @@ def by_hand(start, episodes, method, steps, lr):
             with torch.no_grad():
                 for p in inner.parameters():
                     p -= lr * p.grad
+        values.append(float(loss(inner, query if method == "fomaml" else support).detach()))
         if method == "fomaml":
             inner.zero_grad()
             loss(inner, query).backward()
@@ -47,20 +48,31 @@ def by_hand(start, episodes, method, steps, lr):
         else:
             pairs = zip(start.parameters(), inner.parameters(), strict=True)
             rows.append([(p - q).detach() / (steps * lr) for p, q in pairs])
-    return [torch.stack(same).mean(0) for same in zip(*rows, strict=True)]
+    return [torch.stack(same).mean(0) for same in zip(*rows, strict=True)], sum(values) / len(values)
 
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("method", ["reptile", "fomaml"])
 def test_a_step_is_the_papers(method, together):
     start, episodes = model(), [episode(k) for k in range(3)]
-    expected = by_hand(start, episodes, method, 3, 0.05)
+    expected, after = by_hand(start, episodes, method, 3, 0.05)
     before = [p.detach().clone() for p in start.parameters()]
     optimizer = torch.optim.SGD(start.parameters(), lr=0.5)
-    meta_step(start, loss, episodes, optimizer, method=method, steps=3, lr=0.05, together=together)
+    options = {"method": method, "steps": 3, "lr": 0.05, "together": together}
+    assert meta_step(start, loss, episodes, optimizer, **options) == pytest.approx(after, rel=1e-4)
     for p, was, row in zip(start.parameters(), before, expected, strict=True):
         torch.testing.assert_close(p.detach(), was - 0.5 * row, rtol=1e-4, atol=1e-6)
         assert p.grad is None and not torch.equal(p.detach(), was)
+
+
+def test_every_task_draws_dropout_of_its_own():
+    start = nn.Sequential(nn.Linear(1, 200, bias=False), nn.Dropout(0.5))
+    nn.init.ones_(start[0].weight)
+    row = (torch.ones(1, 1), torch.ones(1))
+    optimizer = torch.optim.SGD(start.parameters(), lr=1.0)
+    meta_step(start, lambda run, batch: run(batch[0]).sum(), [(row, row)] * 2, optimizer, steps=1)
+    dropped = (1 - start[0].weight.detach()).round().unique().tolist()
+    assert dropped == [0, 1, 2], "by both, by one, by none"
 
 
 def test_adapting_is_gradient_descent_on_a_copy():

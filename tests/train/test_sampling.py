@@ -101,6 +101,28 @@ def test_a_loader_goes_on_in_the_middle_of_an_epoch(way, workers):
     assert halves == every
 
 
+def test_the_order_is_the_seeds():
+    def first(seed):
+        return next(iter(TaskLoader(two_sets(), 8, seed=seed)))["inputs"]["x"].tolist()
+
+    assert first(3) == first(3) != first(4)
+
+
+@pytest.mark.parametrize("by", ["loader", "fit"])
+def test_annealing_ends_at_equal_shares(by):
+    """From three in four to one in two, over the epochs of a loader, or of a run."""
+    problem, way, epochs = two_sets(300, 100, 0), "annealed:fall=1", 4
+    if by == "loader":
+        loader = TaskLoader(problem, 8, way, epochs=epochs)
+        seen = [drawn(loader) for _ in range(epochs)]
+    else:
+        model, balancer = pair(problem, "equal")
+        settings = replace(CPU, epochs=epochs, sampling=way)
+        seen = [row["seen"] for row in fit(model, balancer, problem, settings, progress=False).rows]
+    share = [epoch["colour"] / 400 for epoch in seen]
+    assert share[0] == pytest.approx(0.75, abs=0.07) and share[-1] == pytest.approx(0.5, abs=0.07)
+
+
 @pytest.mark.parametrize("strategy", ["uw", "pcgrad"])
 @pytest.mark.parametrize("way", ["annealed", "round_robin:batches=task"])
 def test_an_interrupted_run_ends_as_if_it_never_was(tmp_path, way, strategy):

@@ -37,7 +37,7 @@ def test_a_task_is_not_trained_before_its_stage(strategy):
 
 
 def test_patience_does_not_end_it_before_the_last_stage():
-    _, _, history = run(settings=replace(FOUR, epochs=8, lr=1e-9, patience=1))
+    _, _, history = run(settings=replace(FOUR, epochs=8, lr=1e-30, patience=1))
     assert len(history.rows) == 6 and history.best_epoch == 5
 
 

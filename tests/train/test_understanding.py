@@ -14,7 +14,7 @@ from mtlweights import Balancer
 from mtlweights.problems.models.groups import group_of
 from mtlweights.train import fit
 from mtlweights.train.understanding import TaskTrace, attributions, project
-from mtlweights.train.understood import Understanding
+from mtlweights.train.understood import Understanding, states_of, words_of
 
 
 def test_a_run_is_the_same_with_a_trace():
@@ -39,7 +39,7 @@ def test_a_run_that_goes_on_goes_on_with_its_trace(tmp_path):
 
     whole = run("whole")
     with pytest.raises(Stop):
-        run("parts", stopping(2))
+        run("parts", stopping(3))
     assert run("parts") == whole
     assert whole["epochs"] == [1, 2, 3] and {len(rows) for rows in whole["norms"].values()} == {3}
     assert [each["task"] for each in whole["words"]] == ["pos", "kind"]
@@ -102,6 +102,8 @@ def test_attributions_sum_to_what_the_words_change():
         change = (full - none)[0, word, k] if word is not None else (full - none)[0, k]
         assert len(values) == 3 and sum(values) == pytest.approx(float(change), abs=2e-3)
         assert max(map(abs, values)) > 1e-6
+    first, second = (attributions(model, problem, sentence, "pos", word)[1] for word in (0, 1))
+    assert first != pytest.approx(second, rel=1e-3)
 
 
 def test_projection_keeps_the_most_spread():
@@ -110,6 +112,33 @@ def test_projection_keeps_the_most_spread():
     points = project(model, problem, "dev")
     assert points.shape == (40, 2) and np.allclose(points.mean(0), 0, atol=1e-6)
     assert points[:, 0].var() >= points[:, 1].var() > 0
+
+
+def test_looking_draws_no_dropout_and_leaves_the_mode():
+    problem = toy(dropout=0.5)
+    model, _ = pair(problem)
+    model.train()
+    assert np.array_equal(project(model, problem), project(model, problem))
+    TaskTrace(model, problem, rows=16)(type("History", (), {"rows": [1]}))
+    assert model.training and model.encoder.training
+
+
+def test_the_sentence_is_the_one_with_most_labels_and_the_word_a_rare_one():
+    pytest.importorskip("captum", reason="the extra [understand] is not installed")
+    problem = words()
+    tagged = [[0, 0, 0, 0], [0, 1, 0], [0]]
+    rows = [{"input": ["dog0"] * len(tags), "targets": {"pos": tags, "kind": 0}} for tags in tagged]
+    problem.splits["test"][:] = rows
+    pos, kind = words_of(pair(problem)[0], problem)
+    assert (len(pos["sentence"]), pos["word"]) == (3, 1)
+    assert (len(kind["sentence"]), kind["word"]) == (4, None)
+
+
+def test_states_are_grouped_by_the_mean_of_a_number():
+    problem = toy().only("size")
+    found = states_of(pair(problem)[0], problem)
+    high = [e["targets"]["size"] > problem.tasks[0].mean for e in problem.splits["test"]]
+    assert [group.startswith("above") for group in found["groups"]] == high and found["title"] == "size"
 
 
 def test_layers_by_name():

@@ -172,6 +172,8 @@ def grids(comparison: Comparison) -> list[Grid]:
     arms = [row.arm for row in comparison.rows]
     others = [against for against in references(arms, comparison.base) if against != SINGLE]
     judged = [_verdicts(comparison, against) for against in others]
+    if not any(found for row in comparison.rows for found in (row.delta, *row.change.values())):
+        changes.rows.clear()
     return [grid for grid in (scores, changes, *judged) if grid.rows]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ...train.understanding import TaskTrace
+
+COLOURS, LINE = 10, 66  #: of points at most; characters that fit above a frame
 
 
 def draw_cosines(axis: Any, trace: TaskTrace, first: int = 0, second: int = 1) -> None:
@@ -34,6 +37,8 @@ def draw_norms(axis: Any, trace: TaskTrace, layer: str) -> None:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")  # a page shows no formulas
         axis.yaxis.set_minor_formatter(NullFormatter())
+    elif known:
+        axis.set_ylim(bottom=0)
     _legend(axis)
 
 
@@ -44,7 +49,7 @@ def draw_affinity(axis: Any, trace: TaskTrace) -> None:
     axis.pcolormesh(mean, cmap="RdBu", vmin=-most, vmax=most)  # paths, where an image would need a file
     for (i, j), value in np.ndenumerate(mean):
         colour = "white" if abs(value) > 0.6 * most else "black"
-        axis.text(j + 0.5, i + 0.5, f"{value:+.4f}", ha="center", va="center", fontsize=8, color=colour)
+        axis.text(j + 0.5, i + 0.5, f"{value:+.2g}", ha="center", va="center", fontsize=8, color=colour)
     places = np.arange(len(trace.tasks)) + 0.5
     axis.set(xticks=places, xticklabels=trace.tasks, yticks=places, yticklabels=trace.tasks, aspect="equal")
     axis.set(xlabel="is helped", ylabel="one step on")
@@ -63,14 +68,24 @@ def draw_words(axis: Any, sentence: Sequence[str], values: Sequence[float], titl
 
 
 def draw_states(axis: Any, points: np.ndarray, labels: Sequence[str]) -> None:
-    """States on two axes, a colour for each label."""
-    for label in sorted(set(labels)):
-        own = points[[k for k, found in enumerate(labels) if found == label]]
-        axis.plot(own[:, 0], own[:, 1], ".", markersize=4, label=label)
+    """States on two axes, a colour for each label, of as many of the most frequent as there are colours."""
+    most = [label for label, _ in Counter(labels).most_common()]
+    own = most if len(most) <= COLOURS else most[: COLOURS - 1]
+    rest = [k for k, label in enumerate(labels) if label not in own]
+    if rest:
+        name = f"{len(most) - len(own)} others"
+        axis.plot(*points[rest].T, ".", markersize=4, color="grey", alpha=0.6, label=name)
+    for label in sorted(own):
+        chosen = [k for k, found in enumerate(labels) if found == label]
+        axis.plot(*points[chosen].T, ".", markersize=4, label=label)
     axis.set(xlabel="first component", ylabel="second component")
     _legend(axis)
 
 
 def _legend(axis: Any) -> None:
-    if axis.get_legend_handles_labels()[0]:  # a label that is empty or begins with an underscore is none
-        axis.legend(fontsize=7)
+    """Above the frame, where it hides nothing, in as many columns as fit."""
+    names = axis.get_legend_handles_labels()[1]
+    if names:  # a label that is empty or begins with an underscore is none
+        columns = max(1, min(4, LINE // (max(map(len, names)) + 6)))
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+        axis.legend(fontsize=7, frameon=False, ncols=columns, columnspacing=1.2, handlelength=1.2, **place)
