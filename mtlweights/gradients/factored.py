@@ -20,7 +20,6 @@ Weight = float | Tensor
 
 BLOCK = 1 << 17  # elements of all tasks' factors that are in float64 at a time: they stay in a CPU's cache
 LARGE = 1 << 22  # where that would be too few columns at a time
-LEAST = 1 << 17  # elements of all rows together, below which calls cost more than they
 TRAFFIC = 100  # writing, reading and freeing one element of a row costs about as much as this many products
 
 
@@ -66,8 +65,6 @@ def elements(weight: Tensor, uses: Sequence[Use]) -> int:
 def _faster(weight: Tensor, uses: Sequence[Use], n_tasks: int) -> bool:
     """Compare multiplications and memory traffic of both ways."""
     n, size = sum(len(use.input) for use in uses), weight.numel()
-    if n_tasks * size < LEAST:
-        return False
     if weight.is_cuda and uses[0].kind == "linear" and 2 * n > min(weight.shape):
         return False  # a row is written by fast kernels, and many products in float64 are not fast
     rows = TRAFFIC * n_tasks * size
