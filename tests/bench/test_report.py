@@ -17,6 +17,8 @@ from mtlweights.bench import Protocol, RunSpec
 from mtlweights.bench.report import markdown_tables, text_tables, verdicts, write_page
 from mtlweights.bench.report.comparison import compare, estimate
 from mtlweights.bench.report.figures import validation_curves, weight_trajectories
+from mtlweights.bench.report.table import in_words
+from mtlweights.bench.statistics import VERDICTS
 from mtlweights.train import Settings
 
 TASKS = {
@@ -159,6 +161,18 @@ def test_two_seeds_have_no_mark_and_say_why():
     text = text_tables(found)
     assert not re.search(r"\d [▲▼]", text)
     assert "2 seeds are too few, and so no verdict: run 3 or more." in text
+
+
+def test_a_verdict_in_words():
+    """For somebody who has not read what a verdict is."""
+    found = {key: [] for key in VERDICTS}
+    assert (
+        in_words(found | {"equal": ["uw"]}, "equal weights")
+        == "Nothing is shown to do better than equal weights."
+    )
+    some = found | {"better": ["uw"], "worse": ["dwa"], "unresolved": ["famo", "mgda"]}
+    expected = "1 of 4 did better than equal; of 2 it takes more seeds to tell (--until-resolved)."
+    assert in_words(some, "equal") == expected
 
 
 def test_text_table_line_by_line():

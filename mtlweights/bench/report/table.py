@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -135,8 +135,22 @@ def summary(comparison: Comparison) -> str:
         return f"{few}, and so no verdict: run {FEWEST_SEEDS} or more."
     parts = [f"{verdict}: {', '.join(arms)}" for verdict, arms in found.items() if arms]
     what = called(str(against))
-    lines = [f"{DELTA} against {what}, {seeds}, {comparison.worth:g} points matter: {'; '.join(parts)}."]
+    lines = [in_words(found, what)]
+    lines += [f"{DELTA} against {what}, {seeds}, {comparison.worth:g} points matter: {'; '.join(parts)}."]
     return " ".join([*lines, *warnings(comparison.findings)])
+
+
+def in_words(found: Mapping[str, list[str]], what: str) -> str:
+    """The verdicts on all arms for somebody who has not read what they are."""
+    better, open_ = len(found["better"]), len(found["unresolved"])
+    said = (
+        f"{better} of {sum(map(len, found.values()))} did better than {what}"
+        if better
+        else f"Nothing is shown to do better than {what}"
+    )
+    if open_:
+        said += f"; of {open_} it takes more seeds to tell (--until-resolved)"
+    return f"{said}."
 
 
 def failures(comparison: Comparison) -> list[str]:
