@@ -41,6 +41,7 @@ def a_survey(tmp_path, monkeypatch):
     monkeypatch.setenv("MTLWEIGHTS_DATA", str(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:ConFIG gave a task a negative weight")
 @pytest.mark.parametrize("name", SHORT)
 def test_it_runs(name, request, tmp_path, monkeypatch, capsys):
     if name == "recommender":
