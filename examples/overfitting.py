@@ -19,9 +19,9 @@ import torch
 
 from mtlweights import Balancer
 from mtlweights.bench.statistics import fixed_t
+from mtlweights.bench.tune.space import with_options
 from mtlweights.problems import load
 from mtlweights.problems.variants import masked
-from mtlweights.specs import format_spec, parse_spec
 from mtlweights.train import Settings, evaluate, fit
 
 matplotlib.use("Agg")
@@ -60,10 +60,9 @@ args = parser.parse_args()
 
 def problem_of(arm):
     """The problem with an arm's options, and few labels."""
-    name, options = parse_spec(args.data)
     chosen = {key: value for key, value in {**PLAIN, **ARMS[arm]}.items() if key not in SETTINGS}
     auxiliary = chosen.pop("auxiliary", None)
-    problem = load(format_spec(name, {**options, **chosen}))
+    problem = load(with_options(args.data, chosen))
     splits = {part: rows[: args.limit] for part, rows in problem.splits.items()}
     bare = [{**row, "targets": {}} for row in splits["train"][args.rows :]]
     splits |= {"train": splits["train"][: args.rows] + bare, "dev": splits["dev"][: args.rows]}

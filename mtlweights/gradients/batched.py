@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
-from .graph import Edge, Graph
+from .graph import Edge, Graph, unhooked
 
 Gradients = list[list[Tensor | None]]  # per loss, per input; None: not reached
 
@@ -59,6 +60,7 @@ class Trunk:
     leaves: set[Node]  #: behind these nodes
     kind: frozenset[str]  #: its operations
 
+    @cached_property
     def elements(self) -> int:
         """In the largest gradient of a value in it."""
         values: Iterator[Any] = (value for node in self.nodes for value in node._input_metadata)
@@ -121,13 +123,15 @@ class Batched:
                 raise
             self._works[found.kind] = False
             return one_by_one(losses, inputs, seeds, retain_graph)
+        if passes is None:
+            return one_by_one(losses, inputs, seeds, retain_graph)
         self._works[found.kind] = self.together = True
         return passes
 
     def _pays(self, trunk: Trunk, device: str) -> bool:
         if len(trunk.nodes) < FEW_NODES or not trunk.kind <= SAFE or not self._works.get(trunk.kind, True):
             return False
-        return trunk.elements() * FEW_TASKS <= ELEMENTS.get(device, 0)
+        return trunk.elements * FEW_TASKS <= ELEMENTS.get(device, 0)
 
 
 def one_by_one(
@@ -148,21 +152,30 @@ def _through(
     inputs: Sequence[Any],
     seeds: Sequence[Tensor],
     retain_graph: bool,
-) -> Gradients:
-    """A pass per loss down to the trunk, and as few through it as its gradients leave room for."""
+) -> Gradients | None:
+    """A pass per loss down to the trunk, and as few through it as its gradients leave room for.
+
+    None where a loss has no gradient on an edge into it (a Function may say so), and nothing is freed yet.
+    """
     node_of = {id(leaf): node for leaf, node in zip(graph.leaves, graph.nodes, strict=True)}
     nodes = [x.node if isinstance(x, GradientEdge) else node_of.get(id(x)) for x in inputs]
     below = [k for k, node in enumerate(nodes) if node in trunk.nodes or node in trunk.leaves]
-    own = [k for k, node in enumerate(nodes) if node is not None and k not in set(below)]
+    behind = set(below)
+    own = [k for k, node in enumerate(nodes) if node is not None and k not in behind]
     edges = [GradientEdge(*edge) for edge in trunk.edges]
-    first = one_by_one(losses, [*edges, *(inputs[k] for k in own)], seeds, True)
+    # A value's hooks are for the second pass: torch captures its gradient before them only where it goes on.
+    further = [_after(graph, node) for node, _ in trunk.edges]
+    with unhooked(graph.leaves):
+        first = one_by_one(losses, [*edges, *(inputs[k] for k in own), *further], seeds, True)
+    if any(gradient is None for row in first for gradient in row[: len(edges)]):
+        return None
     found: Gradients = [[None] * len(inputs) for _ in losses]
     for row, gradients in zip(found, first, strict=True):
-        for k, gradient in zip(own, gradients[len(edges) :], strict=True):
+        for k, gradient in zip(own, gradients[len(edges) :], strict=False):
             row[k] = gradient
     entering = [torch.stack(every) for every in zip(*(row[: len(edges)] for row in first), strict=True)]
     del first
-    step = ELEMENTS[losses[0].device.type] // trunk.elements()
+    step = ELEMENTS[losses[0].device.type] // trunk.elements
     for start in range(0, len(losses) if below else 0, step):
         batch = torch.autograd.grad(
             edges,
@@ -176,3 +189,9 @@ def _through(
             for row, part in zip(found[start:], () if gradient is None else gradient, strict=False):
                 row[k] = part
     return found
+
+
+def _after(graph: Graph, node: Node) -> GradientEdge:
+    """An edge out of a node of the trunk, to another such node rather than to a leaf."""
+    edges = [edge for edge in graph.following[node] if edge[0] is not None]
+    return GradientEdge(*max(edges, key=lambda edge: bool(graph.following[edge[0]])))

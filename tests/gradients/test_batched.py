@@ -171,10 +171,14 @@ class Net(nn.Module):
         self.way, self.first, self.second = way, nn.Linear(6, 8), nn.Linear(8, 8)
         self.heads = nn.ModuleList(nn.Linear(8, 1) for _ in range(4))
         self.scale, self.beside = nn.Parameter(torch.ones(8)), nn.Linear(6, 8)
+        self.hooks = {}
 
-    def forward(self, x):
+    def forward(self, x, last=1.0):
         early = self.first(x).tanh()
-        late = self.second(early).tanh()
+        late = self.second(early).tanh() * last
+        for value, name in ((early, "early"), (late, "late")):
+            if name in self.hooks:
+                value.register_hook(self.hooks[name])
         match self.way:
             case "two edges":
                 each = [z + self.beside(x) for z in (late, early, late, early)]
@@ -289,29 +293,65 @@ def test_a_second_backward(small):
         balancer(losses).backward()
 
 
-def test_hooks_on_values(small, passes):
-    """One that computes sees all tasks at once; one that reads a number gets a task at a time."""
-    x, read = torch.randn(5, 6), []
-    for hook in (lambda g: None, lambda g: read.append(g.norm().item())):
-        net = Net("one edge")
-        balancer = Balancer("mgda", TASKS, net)
+@pytest.mark.parametrize("value", ["early", "late"])
+def test_hooks_on_values(value, small, passes):
+    """One that changes a gradient does so once for each task; one that reads a number gets a task at a time.
 
-        def run(balancer, net=net, hook=hook):
-            handles = [
-                m.register_forward_hook(lambda *a: a[2].register_hook(hook) and None) for m in (net.first,)
-            ]
-            losses = net(x)
-            handles[0].remove()
+    Inside the trunk, and where the tasks enter it.
+    """
+    x, read = torch.randn(5, 6), []
+    for hook in (lambda g: g * 3, lambda g: read.append(g.norm().item())):
+        net = Net("one edge")
+        net.hooks[value] = hook
+
+        def run(balancer, net=net):
             net.zero_grad()
-            balancer.backward(losses)
+            balancer.backward(net(x))
             return [p.grad for p in net.parameters() if p.grad is not None]
 
-        expected = run(Balancer("mgda", TASKS, net, gradients="rows"))
+        expected, balancer = run(Balancer("mgda", TASKS, net, gradients="rows")), Balancer("mgda", TASKS, net)
         for _ in range(2):
             passes.clear()
             read.clear()
             torch.testing.assert_close(run(balancer), expected)
-    assert len(read) == 4 and not any(passes), "the second time it is not tried again"
+        assert any(passes) == (not read)
+    assert len(read) == 4, "the second time it is not tried again"
+
+
+def test_hooks_of_leaves_wait(small):
+    """They are for the gradient in the end, also of a weight right behind the edge into the trunk."""
+    net, x, seen = Net("one edge"), torch.randn(5, 6), []
+    last = nn.Parameter(torch.ones(8))
+    last.register_hook(lambda g: seen.append(g.clone()))
+    shared = net(x, last=last)
+    Balancer("mgda", TASKS).backward(shared)
+    assert len(seen) == 1 and torch.equal(seen[0], last.grad)
+
+
+class StopModule(nn.Module):
+    def forward(self, x):
+        return Stop.apply(x)
+
+
+class Stop(torch.autograd.Function):
+    """A value whose gradient is not there."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None
+
+
+def test_a_task_that_stops_its_gradient(small, passes):
+    net, x = Net("one edge"), torch.randn(5, 6)
+    net.heads[3] = nn.Sequential(StopModule(), net.heads[3])
+    expected, _ = gradients(net, net(x), "rows")
+    found, said = gradients(net, net(x), "auto")
+    torch.testing.assert_close(found, expected)
+    assert not any(passes) and "for all at once" not in said
 
 
 def test_checkpoints(small):

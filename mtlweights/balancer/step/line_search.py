@@ -72,9 +72,10 @@ def scalar(engine: Engine, call: Evaluations, losses: Losses) -> Tensor | None:
     if not set(losses.present) <= set(found.present):
         raise ValueError("The calls of one optimizer step's closure should give losses of the same tasks.")
     now = engine.measure.losses(losses.present, losses.values, losses.counts)
-    whole = torch.as_tensor(found.trunk).to(now.losses)
+    host = torch.as_tensor(found.trunk)
     if call.number == 1:
-        _warn_of_negative(type(engine.weigher.strategy).__name__, whole)
+        _warn_of_negative(type(engine.weigher.strategy).__name__, host)
+    whole = host.to(now.losses)
     weights = whole[[found.present.index(i) for i in now.present]]
     tell = partial(_tell, decided if call.number == 1 else None, found, engine.steps.mark)
     return engine.weighted((weights * now.losses).sum(), weights, now, losses, tell)
